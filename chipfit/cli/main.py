@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``chipfit``: the command line."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from chipfit import __version__
+from chipfit.cli.console import Terminal
+from chipfit.cli.fit import fit_command
+from chipfit.cli.look import LIST_COMMANDS, profile_command, verify_command
+from chipfit.cli.take import export_command, report_command
+from chipfit.errors import BadInput, ChipfitError, Interrupted, StorageError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="chipfit")
+def cli() -> None:
+    """Fit any neural network to a chip, within a budget in the chip's own currency."""
+
+
+for _command in (
+    *LIST_COMMANDS, profile_command, fit_command, report_command, export_command, verify_command
+):  # fmt: skip
+    cli.add_command(_command)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run a command; every failure ends in a message, a hint and an exit code of its kind."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    terminal = Terminal(as_json="--json" in arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        cli.main(arguments, standalone_mode=False)
+        code = 0
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.ClickException as error:
+        hint = "chipfit --help tells what there is"
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            hint = f"{error.ctx.command_path} --help tells what it takes"
+        code = _fail(terminal, BadInput(error.format_message(), hint))
+    except (KeyboardInterrupt, click.Abort):
+        code = _fail(
+            terminal,
+            Interrupted("stopped", "nothing is lost: the same command continues where it stopped"),
+        )
+    except ChipfitError as error:
+        code = _fail(terminal, error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        code = _fail(terminal, StorageError(
+            f"the disk is full: {error}",
+            "free some space and run the same command: it continues where it stopped",
+        ))  # fmt: skip
+    sys.exit(code)
+
+
+def _interrupt(*_: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _fail(terminal: Terminal, error: ChipfitError) -> int:
+    terminal.error(error)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finish a candidate: export, check and cost its files, and read the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from chipfit.cost.predict import predict
+from chipfit.cost.table import CostTable
+from chipfit.graph.capture import trace
+from chipfit.graph.workload import Workload
+from chipfit.rewrite.slice import slice_channels
+from chipfit.runs.candidate import Candidate
+from chipfit.runs.run import Run
+from chipfit.targets import create
+from chipfit.targets.base import NetworkCost, Target
+from chipfit.tasks.base import Task
+from chipfit.train.jobs import Bench
+from chipfit.workers import WorkerPool
+
+#: Training images that set the ranges of int8 activations.
+CALIBRATION_IMAGES = 512
+#: Least share of images on which an int8 file must choose the class that the network chooses.
+INT8_AGREEMENT = 0.8
+#: Largest error of a float file, relative to the largest output.
+FLOAT_ERROR = 1e-3
+#: Images on which an exported file is compared with PyTorch.
+PARITY_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class FinishJob:
+    """One candidate to finish in a worker process.
+
+    Args:
+        candidate: Its weights are final.
+        folder: The run directory.
+        target: Costs the file where it compiles it; a measuring target is asked later, alone.
+        formats: Files to export, of ``tflite`` and ``onnx``.
+    """
+
+    candidate: Candidate
+    folder: Path
+    target: Target
+    formats: tuple[str, ...]
+
+
+def finish(bench: Bench, job: FinishJob) -> dict[str, Any]:
+    """Export, check and evaluate one candidate.
+
+    Returns:
+        Fields of :class:`Candidate` by name: ``metrics``, ``files``, ``verify`` and, for compiled
+        and modelled targets, ``cost``, ``provenance`` and ``layers``.
+
+    Raises:
+        ParityError: An exported file does not compute what the network computes.
+    """
+    from chipfit.export.onnx import to_onnx
+    from chipfit.export.parity import verify_onnx, verify_tflite
+    from chipfit.export.tflite import calibrate, to_tflite
+    from chipfit.files import write_bytes
+    from chipfit.graph.capture import capture
+
+    task = bench.task
+    net = job.candidate.build(bench.net, job.folder).eval()
+    place = job.folder / "candidates" / job.candidate.id
+    example = task.example_input()
+    program = capture(net, example)
+    metrics = dict(job.candidate.metrics)
+    metrics[f"test_{task.metric}"] = task.evaluate(net, "test")[task.metric]
+    files: dict[str, str] = {}
+    verify: dict[str, Any] = {}
+    sample = np.concatenate([b.numpy() for b in task.calibration_batches(PARITY_IMAGES)])
+    if "tflite" in job.formats:
+        batches = task.calibration_batches(CALIBRATION_IMAGES // 64, 64)
+        data = to_tflite(program, calibrate(program, batches)).data
+        path = place / "model.tflite"
+        write_bytes(path, data)
+        verify["tflite"] = verify_tflite(path, net, sample, INT8_AGREEMENT).to_json()
+        files["tflite"] = str(path.relative_to(job.folder))
+        metrics[f"int8_test_{task.metric}"] = file_metric(task, path)
+    if "onnx" in job.formats:
+        path = place / "model.onnx"
+        to_onnx(net, example, path)
+        verify["onnx"] = verify_onnx(path, net, sample, FLOAT_ERROR).to_json()
+        files["onnx"] = str(path.relative_to(job.folder))
+    result: dict[str, Any] = {"metrics": metrics, "files": files, "verify": verify}
+    if job.target.provenance != "measured":
+        name = files.get(job.target.file_format)
+        cost = job.target.cost_file(job.folder / name) if name else job.target.cost(program)
+        result |= cost_fields(cost, job.target, program.workload)
+    return result
+
+
+def file_metric(task: Task, path: Path) -> float:
+    """Return the task's metric of a TFLite file on the test split, run by its interpreter."""
+    from chipfit.export.interpreter import TFLiteModel
+
+    model = TFLiteModel(path, threads=1)
+
+    def outputs(inputs: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(model(inputs.numpy()))
+
+    return task.evaluate(outputs, "test")[task.metric]
+
+
+def cost_fields(cost: NetworkCost, target: Target, workload: Workload) -> dict[str, Any]:
+    """Return a network's cost as fields of a candidate.
+
+    What a target does not charge but the network has (MACs, parameters) is filled in.
+    """
+    shapes = {node.name: node.op.output for node in workload.nodes}
+    values = {
+        "macs": workload.macs,
+        "params": workload.parameter_count,
+        **target.static_cost(workload),
+        **cost.total.values,
+    }
+    layers = [
+        {
+            "name": layer.name,
+            "kind": layer.kind,
+            "output": list(shapes.get(layer.name, ())),
+            "cost": dict(layer.cost.values),
+        }
+        for layer in cost.layers
+    ]
+    return {
+        "cost": values,
+        "provenance": cost.total.provenance,
+        "spread": dict(cost.total.spread),
+        "layers": layers,
+    }
+
+
+def finish_all(
+    candidates: Sequence[Candidate], run: Run, target: Target, table: CostTable, pool: WorkerPool,
+    example: torch.Tensor, net: nn.Module, progress: Callable[[str], None],
+    calibration: float = 1.0,
+) -> list[Candidate]:  # fmt: skip
+    """Finish every candidate once, in worker processes, and save it.
+
+    Figures that are measured on this machine are taken afterwards, all candidates in one session,
+    so that they compare fairly.
+    """
+    waiting = [c for c in candidates if run.recall(f"finish/{c.id}") is None]
+    jobs = [FinishJob(c, run.folder, target, ("tflite", "onnx")) for c in waiting]
+    for number, (i, fields) in enumerate(pool.map(finish, jobs), 1):
+        run.record("finish", f"finish/{waiting[i].id}", id=waiting[i].id, fields=fields)
+        progress(f"exported and checked {waiting[i].id} ({number} of {len(jobs)})")
+    done = []
+    for candidate in candidates:
+        event = run.recall(f"finish/{candidate.id}") or {}
+        workload = trace(slice_channels(net, candidate.edits), example)
+        predicted = predict(workload, target, table, calibration, pool=pool).total
+        done.append(candidate.with_(**event["fields"], predicted=dict(predicted.values)))
+    if any(run.recall(f"measure/{c.id}") is None for c in done):
+        progress(f"measuring {len(done)} networks on this CPU, interleaved")
+        _measure(done, run, target, net, example)
+    finished = []
+    for candidate in done:
+        event = run.recall(f"measure/{candidate.id}") or {}
+        finished.append(candidate.with_(**event["fields"]))
+        run.save(finished[-1])
+    return finished
+
+
+def _measure(
+    candidates: Sequence[Candidate], run: Run, target: Target, net: nn.Module, example: torch.Tensor
+) -> None:
+    """Measure all candidates on this CPU in one session, and on a measured target likewise."""
+    measured = [target] if target.provenance == "measured" else []
+    cpu = target if target.name == "onnxruntime-cpu" else create("onnxruntime-cpu")
+    results: dict[str, dict[str, Any]] = {c.id: {} for c in candidates}
+    for device in dict.fromkeys([cpu, *measured]):
+        paths = [run.folder / c.files[device.file_format] for c in candidates]
+        for candidate, cost in zip(candidates, device.cost_many(paths), strict=True):
+            if device is cpu:
+                spread = cost.total.spread.get("latency_ms", 0.0)
+                results[candidate.id]["cpu"] = {
+                    "latency_ms": cost.total["latency_ms"], "spread_ms": spread
+                }  # fmt: skip
+            if device in measured:
+                workload = trace(slice_channels(net, candidate.edits), example)
+                results[candidate.id] |= cost_fields(cost, device, workload)
+    for name, fields in results.items():
+        run.record("measure", f"measure/{name}", id=name, fields=fields)

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be chosen: choices, search spaces, architectures, and spaces taken from networks."""
+
+from chipfit.space.architecture import Architecture
+from chipfit.space.choice import Choice, SearchSpace
+from chipfit.space.widths import width_options, width_space
+
+__all__ = ["Architecture", "Choice", "SearchSpace", "width_options", "width_space"]

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``Target``: a device with its runtime, version and configuration; it prices networks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from chipfit.cost.cost import Cost
+from chipfit.errors import UnsupportedOp
+from chipfit.graph.workload import Program, Workload
+from chipfit.registry import Registry
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An operator that a target cannot run: its place, its kind and the reason."""
+
+    name: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """The share of one operator in the cost of a network."""
+
+    name: str
+    kind: str
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """The cost of a whole network and of its layers.
+
+    ``layers`` need not add up to ``total`` on targets whose compilers overlap operators.
+    """
+
+    total: Cost
+    layers: tuple[LayerCost, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a target prices on its own: a small workload, and the nodes of it that are charged.
+
+    On Ethos-U a unit is an operator between its neighbours; on CPU runtimes it is a whole block.
+
+    Args:
+        key: Stable identity by structure; equal units share one row of the cost table.
+        workload: The operators compiled or measured.
+        focus: Indices into ``workload.nodes`` whose cost is read.
+    """
+
+    key: str
+    workload: Workload
+    focus: tuple[int, ...]
+
+
+class Target(ABC):
+    """Prices workloads; the registry :data:`TARGETS` holds a factory per name."""
+
+    #: Registered name, for instance ``"ethos-u55-128"``.
+    name: str
+    #: Weights and activations: ``"int8"`` or ``"float32"``.
+    precision: str
+    #: File that the target runs: ``"tflite"``, ``"onnx"`` or ``""`` where it runs none.
+    file_format: str
+    #: Channel counts should be multiples of this.
+    alignment: int
+    #: How whole-network figures are come by: ``"compiled"``, ``"measured"`` or ``"modelled"``.
+    provenance: str
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Everything that a cost depends on besides the workload, versions included."""
+
+    @abstractmethod
+    def refusals(self, workload: Workload) -> list[Refusal]:
+        """Return the operators that this target cannot run; empty where it runs them all."""
+
+    @abstractmethod
+    def cost(self, network: Workload | Program) -> NetworkCost:
+        """Compile, measure or model a whole network (batch 1).
+
+        A bare workload gets synthetic weights, seeded by its own structure.
+
+        Raises:
+            UnsupportedOp: An operator cannot run; the message names it and its place.
+        """
+
+    @abstractmethod
+    def cost_file(self, path: Path) -> NetworkCost:
+        """Compile or measure an exported file of :attr:`file_format`."""
+
+    @abstractmethod
+    def units(self, workload: Workload) -> list[Unit]:
+        """Cut a workload into the units whose costs add up to the predicted whole."""
+
+    @abstractmethod
+    def cost_units(self, units: Sequence[Unit]) -> list[Cost]:
+        """Compile, measure or model units, one cost each, in order."""
+
+    #: Whether units may be costed in parallel processes (measured targets say no).
+    parallel = True
+
+    @abstractmethod
+    def static_cost(self, workload: Workload) -> dict[str, float]:
+        """Return the figures that follow from the workload alone, without units.
+
+        MACs, parameters and weight bytes; peak memory only where it is the target's true figure.
+        """
+
+    def cost_many(self, networks: Sequence[Workload | Program | Path]) -> list[NetworkCost]:
+        """Cost several networks so that their figures compare fairly with each other.
+
+        Measured targets interleave them in one session.
+        """
+        return [
+            self.cost_file(network) if isinstance(network, Path) else self.cost(network)
+            for network in networks
+        ]
+
+    def anchors(self, stored: Mapping[str, float]) -> dict[str, float]:
+        """Adopt, or measure, the figures that all rows of one cost table must share.
+
+        Args:
+            stored: What the table holds for this target's fingerprint.
+
+        Returns:
+            All of them by name; the table stores those that it lacks. Compiled targets have none.
+        """
+        return {}
+
+    def check(self, workload: Workload) -> None:
+        """Raise ``UnsupportedOp`` naming every operator that this target refuses."""
+        refused = self.refusals(workload)
+        if refused:
+            places = "; ".join(f"{r.name}: {r.kind} ({r.reason})" for r in refused[:8])
+            more = f" and {len(refused) - 8} more" if len(refused) > 8 else ""
+            raise UnsupportedOp(
+                f"{self.name} cannot run {len(refused)} operator(s): {places}{more}",
+                "replace them, or choose another target",
+            )
+
+
+#: Factories of targets: ``TARGETS.get(name).value(**options) -> Target``.
+TARGETS: Registry = Registry("target", "chipfit.targets")

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cutting a workload into units: operators between their neighbours, and whole blocks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+
+from chipfit.graph.op import Op
+from chipfit.graph.workload import Node, Workload
+from chipfit.targets.base import Unit
+
+#: Operators that cost nothing on targets with linear tensors; neighbours are looked for past them.
+TRANSPARENT = frozenset({"reshape"})
+
+
+@lru_cache(maxsize=1 << 17)
+def op_key(op: Op) -> str:
+    """Return ``op.key``; equal operators of different networks are serialised once.
+
+    A search builds thousands of networks that share almost all of their operators.
+    """
+    return op.key
+
+
+def neighbour_units(workload: Workload, before: int, after: int) -> list[Unit]:
+    """Return one unit per operator: the operator between its neighbours.
+
+    What a compiler charges for an operator depends on those (tensor formats, staging of weights),
+    hardly on the rest.
+
+    Args:
+        workload: What to cut.
+        before: Steps towards the producers of the operator's inputs.
+        after: Steps towards the consumers of its output.
+    """
+    keys = [op_key(node.op) for node in workload.nodes]
+    producer = workload.producer
+    producers: list[list[int]] = []
+    consumers: list[list[int]] = [[] for _ in workload.nodes]
+    for i, node in enumerate(workload.nodes):
+        makers = [producer[name] for name in node.inputs if name in producer]
+        producers.append(makers)
+        for maker in dict.fromkeys(makers):
+            consumers[maker].append(i)
+    free = [node.op.kind in TRANSPARENT for node in workload.nodes]
+    units = []
+    for i in range(len(workload.nodes)):
+        chosen = _reach(i, producers, free, before) | _reach(i, consumers, free, after) | {i}
+        indices = sorted(chosen)
+        units.append(_unit(workload, indices, (indices.index(i),), keys))
+    return units
+
+
+def block_units(workload: Workload, minimum: int) -> list[Unit]:
+    """Return consecutive units of at least ``minimum`` operators, all of them charged.
+
+    Cuts are made only where exactly one activation is live, so that residual blocks stay whole.
+    """
+    keys = [op_key(node.op) for node in workload.nodes]
+    spans: list[tuple[int, int]] = []
+    start = 0
+    for stop in narrow_places(workload):
+        if stop - start >= minimum:
+            spans.append((start, stop))
+            start = stop
+    if start < len(workload):
+        if spans and len(workload) - start < minimum:
+            start = spans.pop()[0]
+        spans.append((start, len(workload)))
+    return [
+        _unit(workload, list(range(start, stop)), tuple(range(stop - start)), keys)
+        for start, stop in spans
+    ]
+
+
+def narrow_places(workload: Workload) -> list[int]:
+    """Return the positions ``1..len-1`` before which exactly one activation is alive."""
+    last = {name: span[1] for name, span in workload.lifetimes.items()}
+    alive = set(workload.inputs)
+    places = []
+    for i, node in enumerate(workload.nodes[:-1]):
+        alive.add(node.output)
+        ended = {name for name in node.inputs if last.get(name) == i}
+        alive -= ended
+        if last[node.output] == i:  # a result that nobody reads
+            alive.discard(node.output)
+        if len(alive) == 1:
+            places.append(i + 1)
+    return places
+
+
+def single_units(workload: Workload) -> list[Unit]:
+    """Return one unit per operator, alone."""
+    keys = [op_key(node.op) for node in workload.nodes]
+    return [_unit(workload, [i], (0,), keys) for i in range(len(workload))]
+
+
+def _reach(
+    start: int, edges: Sequence[Sequence[int]], transparent: Sequence[bool], radius: int
+) -> set[int]:
+    """Return the nodes within ``radius`` steps along ``edges``; transparent ones are no step."""
+    found: set[int] = set()
+    frontier = [(start, radius)]
+    while frontier:
+        node, left = frontier.pop()
+        if left == 0:
+            continue
+        for other in edges[node]:
+            found.add(other)
+            frontier.append((other, left if transparent[other] else left - 1))
+    return found
+
+
+def _unit(
+    workload: Workload, indices: Sequence[int], focus: tuple[int, ...], keys: Sequence[str]
+) -> Unit:
+    """Build the unit of the nodes at ``indices``.
+
+    A tensor that a node of the unit reads is no output of it, even where others outside read it
+    too: being a network output would change how the compiler lays it out.
+    """
+    nodes: tuple[Node, ...] = tuple(workload.nodes[i] for i in indices)
+    constants = workload.constants
+    number: dict[str, int] = {}
+    made: set[str] = set()
+    read: set[str] = set()
+    inputs: list[str] = []
+    parts = [repr(focus)]
+    for i, node in zip(indices, nodes, strict=True):
+        wires = []
+        for name in node.inputs:
+            if name not in number:
+                number[name] = len(number)
+                if name not in constants:
+                    inputs.append(name)
+            wires.append(str(number[name]))
+            read.add(name)
+        made.add(node.output)
+        number[node.output] = len(number)
+        parts.append(f"{keys[i]}:{','.join(wires)}")
+    outputs = tuple(node.output for node in nodes if node.output not in read)
+    part = Workload(
+        nodes,
+        tuple(inputs),
+        outputs,
+        {name: workload.shapes[name] for name in number},
+        frozenset(read & constants) if constants else constants,
+    )
+    text = "|".join(parts)
+    return Unit(hashlib.blake2b(text.encode(), digest_size=12).hexdigest(), part, focus)

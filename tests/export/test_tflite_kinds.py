@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every operator kind as int8 TFLite, against float and between two interpreters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tflite_cases import CASES
+from tflite_programs import float_outputs, quantised, run_litert, run_micro
+
+pytest.importorskip("ethosu.vela.tflite.Model")
+pytest.importorskip("ai_edge_litert")
+
+from chipfit.export.tflite import tflite_refusals
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_int8_is_within_a_few_steps_of_float(name: str) -> None:
+    build, steps = CASES[name]
+    program = build()
+    file, inputs = quantised(program)
+    outputs, step = run_litert(file.data, inputs)
+    reference = float_outputs(program, inputs)
+    assert outputs.shape == reference.shape
+    assert np.abs(outputs - reference).max() <= steps * step
+    if not tflite_refusals(program.workload, micro=True):
+        assert np.abs(run_micro(file.data, inputs) - outputs).max() <= max(3.5, steps) * step
