@@ -3,22 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from chipfit.cost.cost import Cost
-from chipfit.errors import BadInput, ChipfitError, UnsupportedOp
+from chipfit.errors import UnsupportedOp
+from chipfit.graph.op import Op
 from chipfit.graph.workload import Program, Workload
 from chipfit.targets.base import TARGETS, LayerCost, NetworkCost, Refusal, Target, Unit
 from chipfit.targets.footprint import footprint, op_weight_bytes
-from chipfit.targets.vela import (
+from chipfit.targets.tflite_file import file_weights, read_tflite
+from chipfit.targets.vela import VelaResult, VelaRow, compile_tflite, rows_by_node
+from chipfit.targets.vela_config import (
     VelaConfig,
-    VelaResult,
-    VelaRow,
+    arena_cache_bytes,
     check_config,
-    compile_tflite,
     core_clock_hz,
     vela_version,
 )
@@ -33,26 +35,30 @@ class Family:
         macs: MAC units per cycle, one target each.
         system_config: Vela's own default.
         memory_mode: Vela's own default.
-        before: Producers, in steps, that a unit is compiled with.
-        after: Consumers, in steps, that a unit is compiled with.
+        reach: Producers and consumers, in steps, that a unit is compiled with.
         alignment: Channel multiple (see :data:`FAMILIES`).
     """
 
     macs: tuple[int, ...]
     system_config: str
     memory_mode: str
-    before: int
-    after: int
+    reach: tuple[int, int]
     alignment: int
 
 
 FAMILIES = {
-    "u55": Family((32, 64, 128, 256), "Ethos_U55_High_End_Embedded", "Shared_Sram", 2, 1, 8),
-    "u65": Family((256, 512), "Ethos_U65_Client_Server", "Dedicated_Sram_384KB", 3, 1, 8),
+    "u55": Family((32, 64, 128, 256), "Ethos_U55_High_End_Embedded", "Shared_Sram", (2, 1), 8),
+    "u65": Family((256, 512), "Ethos_U65_Client_Server", "Dedicated_Sram_384KB", (3, 1), 8),
     "u85": Family(
-        (128, 256, 512, 1024, 2048), "Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram_384KB", 3, 1, 16
+        (128, 256, 512, 1024, 2048), "Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram_384KB", (3, 1), 16
     ),
 }
+
+
+#: Where an operator's tensors take more than this share of the SRAM that is set aside for
+#: activations, the compiler decides what goes to DRAM by looking further around; so do units.
+CROWDED = 0.75
+CROWDED_REACH = (4, 8)
 
 
 class EthosU(Target):
@@ -77,11 +83,12 @@ class EthosU(Target):
         family = FAMILIES[accelerator.split("-")[1]]
         self.name = accelerator
         self.alignment = family.alignment
-        self.reach = (family.before, family.after)
+        self._reach = family.reach
         self.config = VelaConfig(
             accelerator, system_config or family.system_config, memory_mode or family.memory_mode
         )
         check_config(self.config)
+        self._crowded_bytes = CROWDED * arena_cache_bytes(self.config)
         self._clock_hz = core_clock_hz(self.config)
         self._fingerprint = (
             f"{accelerator} vela={vela_version()} system_config={self.config.system_config}"
@@ -102,11 +109,17 @@ class EthosU(Target):
 
         refused = [Refusal(*refusal) for refusal in tflite_refusals(workload)]
         if not refused:
-            return self._fallbacks(workload)
+            try:
+                return self._fallbacks(workload)
+            except UnsupportedOp:  # Vela stopped without telling where
+                pass
         names = {refusal.name for refusal in refused}
         for i, node in enumerate(workload.nodes):
             if node.name not in names:
-                refused += self._fallbacks(workload.window(i, i + 1))
+                try:
+                    refused += self._fallbacks(workload.window(i, i + 1))
+                except UnsupportedOp as error:
+                    refused.append(Refusal(node.name, node.op.kind, error.message))
         place = {node.name: i for i, node in enumerate(workload.nodes)}
         return sorted(refused, key=lambda refusal: place[refusal.name])
 
@@ -128,9 +141,7 @@ class EthosU(Target):
                 compiler knows.
         """
         workload = network.workload if isinstance(network, Program) else network
-        self._check_export(workload)
-        result, rows = self._compile(network)
-        self._no_fallback(result, "the network")
+        result, rows = self._compile_named(network)
         layers = tuple(
             LayerCost(
                 node.name,
@@ -154,26 +165,18 @@ class EthosU(Target):
         """Compile a ``.tflite`` file; operators left to the CPU are in the result's ``cpu_ops``.
 
         Raises:
-            BadInput: The file cannot be read or is no TFLite file.
+            BadInput: The file cannot be read, is no TFLite file, or is damaged.
             UnsupportedOp: Vela rejects it.
         """
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise BadInput(f"cannot read {path}: {error}") from error
-        if data[4:8] != b"TFL3":
-            raise BadInput(f"{path} is not a TFLite file", "it lacks the mark TFL3")
-        return compile_tflite(data, self.config)
+        return compile_tflite(read_tflite(path), self.config)
 
     def cost_file(self, path: Path) -> NetworkCost:
         """Compile a ``.tflite`` file; layers are the rows of Vela's table.
 
         Raises:
-            BadInput: The file cannot be read or is no TFLite file.
+            BadInput: The file cannot be read, is no TFLite file, or is damaged.
             UnsupportedOp: Vela rejects it, or leaves an operator to the CPU.
         """
-        from chipfit.targets.tflite_weights import file_weights
-
         result = self.compile_file(path)
         self._no_fallback(result, str(path))
         values = self._whole(result) | {"macs": result.macs} | file_weights(Path(path).read_bytes())
@@ -190,13 +193,18 @@ class EthosU(Target):
     def static_cost(self, workload: Workload) -> dict[str, float]:
         """Return MACs, parameters and weight bytes.
 
-        Peak SRAM is the compiler's to decide (staged weights, cascades), so it is not predicted.
+        Peak SRAM is not predicted: with the weights that the compiler stages there it lies up to
+        three times above the peak of the live tensors, or below it where operators cascade.
         """
         return footprint(workload, self.precision)
 
     def units(self, workload: Workload) -> list[Unit]:
         """Return every operator between its neighbours."""
-        return neighbour_units(workload, *self.reach)
+        return neighbour_units(workload, self._reach_of)
+
+    def _reach_of(self, op: Op) -> tuple[int, int]:
+        live_bytes = sum(math.prod(shape) for shape in (*op.inputs, op.output))
+        return CROWDED_REACH if live_bytes > self._crowded_bytes else self._reach
 
     def cost_units(self, units: Sequence[Unit]) -> list[Cost]:
         """Compile each window and read the rows of the operator in focus.
@@ -206,9 +214,7 @@ class EthosU(Target):
         """
         costs = []
         for unit in units:
-            self._check_export(unit.workload)
-            result, rows = self._compile(unit.workload)
-            self._no_fallback(result, "the network")
+            _, rows = self._compile_named(unit.workload)
             own = [row for i in unit.focus for row in rows[unit.workload.nodes[i].name]]
             costs.append(Cost(self._timed(own), self.provenance))
         return costs
@@ -223,11 +229,19 @@ class EthosU(Target):
         result = compile_tflite(file.data, self.config)
         return result, rows_by_node(result, file.tensors_of, program.workload)
 
-    def _check_export(self, workload: Workload) -> None:
-        from chipfit.export.tflite import tflite_refusals
-
-        if tflite_refusals(workload):
+    def _compile_named(
+        self, network: Workload | Program
+    ) -> tuple[VelaResult, dict[str, list[VelaRow]]]:
+        """Compile, and name the operators where that fails or leaves some to the CPU."""
+        workload = network.workload if isinstance(network, Program) else network
+        try:
+            result, rows = self._compile(network)
+        except UnsupportedOp:
             self.check(workload)
+            raise
+        if result.cpu_ops:
+            self.check(workload)
+        return result, rows
 
     def _no_fallback(self, result: VelaResult, place: str) -> None:
         if result.cpu_ops:
@@ -248,36 +262,6 @@ class EthosU(Target):
             "peak_sram_bytes": result.sram_bytes,
             "flash_bytes": result.file_bytes,
         }
-
-
-def rows_by_node(
-    result: VelaResult, tensors_of: Mapping[str, Sequence[str]], workload: Workload
-) -> dict[str, list[VelaRow]]:
-    """Assign every row to the node that wrote its tensor.
-
-    Vela names rows after tensors, with a suffix for the parts that it splits an operator into.
-    A copy into faster memory, which has no name of the network's, is charged to what follows it.
-
-    Raises:
-        ChipfitError: A row belongs to no node: its cost would be lost.
-    """
-    owner = {tensor: node for node, tensors in tensors_of.items() for tensor in tensors}
-    found: dict[str, list[VelaRow]] = {node: [] for node in tensors_of}
-    copies: list[VelaRow] = []
-    for row in result.rows:
-        name = row.name
-        while name not in owner and "_" in name:
-            name = name.rpartition("_")[0]
-        if name in owner:
-            found[owner[name]] += [*copies, row]
-            copies = []
-        elif row.operator == "MemoryCopy":
-            copies.append(row)
-        elif row.cycles:
-            raise ChipfitError(f"Vela's row {row.name} ({row.operator}) belongs to no operator")
-    if copies:
-        found[workload.nodes[-1].name] += copies
-    return found
 
 
 def _factory(accelerator: str, system_config: str = "", memory_mode: str = "") -> EthosU:

@@ -3,39 +3,21 @@
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import csv
-import importlib.metadata
-import importlib.util
 import os
-import re
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chipfit.errors import ChipfitError, MissingBackend, UnknownName, UnsupportedOp
+from chipfit.errors import ChipfitError, UnsupportedOp
+from chipfit.graph.workload import Workload
+from chipfit.targets.vela_config import CONFIG_FILE, VelaConfig, vela_version
 
 _LOCK = threading.Lock()  # file descriptors 1 and 2 belong to the whole process
-_CONFIG_FILE = "Arm/vela.ini"  # a path of this form means the file bundled with Vela
-
-
-@dataclass(frozen=True)
-class VelaConfig:
-    """What Vela compiles for.
-
-    Args:
-        accelerator: Vela's name of it, for instance ``"ethos-u55-128"``.
-        system_config: Section of the bundled ``vela.ini``: clock and memories.
-        memory_mode: Section of the same file: what lies where.
-    """
-
-    accelerator: str
-    system_config: str
-    memory_mode: str
 
 
 @dataclass(frozen=True)
@@ -98,60 +80,6 @@ class VelaResult:
         return [f"{row.name} ({row.original})" for row in self.rows if not row.on_npu]
 
 
-def vela_version() -> str:
-    """Return the version of the installed compiler.
-
-    Raises:
-        MissingBackend: It is not installed.
-    """
-    try:
-        return importlib.metadata.version("ethos-u-vela")
-    except importlib.metadata.PackageNotFoundError as error:
-        raise MissingBackend(
-            "the Ethos-U targets need the Vela compiler", "pip install 'chipfit[ethos-u]'"
-        ) from error
-
-
-def _bundled_text() -> str:
-    vela_version()
-    # Beside the package rather than through it: importing the compiler takes half a second.
-    spec = importlib.util.find_spec("ethosu")
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    for folder in folders:
-        path = Path(folder) / "config_files" / _CONFIG_FILE
-        if path.is_file():
-            return path.read_text()
-    raise MissingBackend(
-        "the installed Vela has no bundled vela.ini", "pip install 'chipfit[ethos-u]'"
-    )
-
-
-def bundled_sections() -> tuple[list[str], list[str]]:
-    """Return the system configurations and memory modes in the ``vela.ini`` bundled with Vela."""
-    pattern = r"^\[(System_Config|Memory_Mode)\.(\w+)\]"
-    sections = re.findall(pattern, _bundled_text(), re.MULTILINE)
-    systems = [name for kind, name in sections if kind == "System_Config"]
-    return systems, [name for kind, name in sections if kind == "Memory_Mode"]
-
-
-def core_clock_hz(config: VelaConfig) -> float:
-    """Return the NPU's clock in the system configuration."""
-    parser = configparser.ConfigParser()
-    parser.read_string(_bundled_text())
-    return parser.getfloat(f"System_Config.{config.system_config}", "core_clock")
-
-
-def check_config(config: VelaConfig) -> None:
-    """Raise ``UnknownName`` unless the bundled ``vela.ini`` has both sections of ``config``."""
-    systems, modes = bundled_sections()
-    family = "_".join(config.accelerator.split("-")[:2]).capitalize() + "_"  # Ethos_u55_
-    own = [name for name in systems if name.lower().startswith(family.lower())]
-    if config.system_config not in own:
-        raise UnknownName(f"system_config of {config.accelerator}", config.system_config, own)
-    if config.memory_mode not in modes:
-        raise UnknownName(f"memory_mode of {config.accelerator}", config.memory_mode, modes)
-
-
 def compile_tflite(data: bytes, config: VelaConfig) -> VelaResult:
     """Compile a ``.tflite`` file's bytes.
 
@@ -169,7 +97,7 @@ def compile_tflite(data: bytes, config: VelaConfig) -> VelaResult:
         source.write_bytes(data)
         arguments = [
             str(source), "--output-dir", folder,
-            "--accelerator-config", config.accelerator, "--config", _CONFIG_FILE,
+            "--accelerator-config", config.accelerator, "--config", CONFIG_FILE,
             "--system-config", config.system_config, "--memory-mode", config.memory_mode,
             "--verbose-performance", "--show-cpu-operations",
         ]  # fmt: skip
@@ -180,11 +108,43 @@ def compile_tflite(data: bytes, config: VelaConfig) -> VelaResult:
         except VelaError as error:
             raise UnsupportedOp(f"Vela rejects the network: {error.data}") from error
         except (Exception, SystemExit) as error:
+            if "could not run on NPU" in str(error):
+                raise UnsupportedOp(f"Vela rejects the network: {error}") from error
             detail = _tail("".join(log)) or str(error) or repr(error)
             raise ChipfitError(f"Vela failed on {config.accelerator}: {detail}") from error
         if code:
             raise ChipfitError(f"Vela failed on {config.accelerator}: {_tail(''.join(log))}")
         return _read(Path(folder), "".join(log))
+
+
+def rows_by_node(
+    result: VelaResult, tensors_of: Mapping[str, Sequence[str]], workload: Workload
+) -> dict[str, list[VelaRow]]:
+    """Assign every row to the node that wrote its tensor.
+
+    Vela names rows after tensors, with a suffix for the parts that it splits an operator into.
+    A copy into faster memory, which has no name of the network's, is charged to what follows it.
+
+    Raises:
+        ChipfitError: A row belongs to no node: its cost would be lost.
+    """
+    owner = {tensor: node for node, tensors in tensors_of.items() for tensor in tensors}
+    found: dict[str, list[VelaRow]] = {node: [] for node in tensors_of}
+    copies: list[VelaRow] = []
+    for row in result.rows:
+        name = row.name
+        while name not in owner and "_" in name:
+            name = name.rpartition("_")[0]
+        if name in owner:
+            found[owner[name]] += [*copies, row]
+            copies = []
+        elif row.operator == "MemoryCopy":
+            copies.append(row)
+        elif row.cycles:
+            raise ChipfitError(f"Vela's row {row.name} ({row.operator}) belongs to no operator")
+    if copies:
+        found[workload.nodes[-1].name] += copies
+    return found
 
 
 def _read(folder: Path, log: str) -> VelaResult:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from chipfit.graph.op import Op
@@ -24,7 +24,7 @@ def op_key(op: Op) -> str:
     return op.key
 
 
-def neighbour_units(workload: Workload, before: int, after: int) -> list[Unit]:
+def neighbour_units(workload: Workload, reach: Callable[[Op], tuple[int, int]]) -> list[Unit]:
     """Return one unit per operator: the operator between its neighbours.
 
     What a compiler charges for an operator depends on those (tensor formats, staging of weights),
@@ -32,8 +32,8 @@ def neighbour_units(workload: Workload, before: int, after: int) -> list[Unit]:
 
     Args:
         workload: What to cut.
-        before: Steps towards the producers of the operator's inputs.
-        after: Steps towards the consumers of its output.
+        reach: For an operator, the steps towards the producers of its inputs, and towards the
+            consumers of its output, that its unit goes.
     """
     keys = [op_key(node.op) for node in workload.nodes]
     producer = workload.producer
@@ -46,7 +46,8 @@ def neighbour_units(workload: Workload, before: int, after: int) -> list[Unit]:
             consumers[maker].append(i)
     free = [node.op.kind in TRANSPARENT for node in workload.nodes]
     units = []
-    for i in range(len(workload.nodes)):
+    for i, node in enumerate(workload.nodes):
+        before, after = reach(node.op)
         chosen = _reach(i, producers, free, before) | _reach(i, consumers, free, after) | {i}
         indices = sorted(chosen)
         units.append(_unit(workload, indices, (indices.index(i),), keys))

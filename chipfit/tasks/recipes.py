@@ -1,5 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes per data set, for ``tiny_mobilenet_v2`` and networks like it, with what they reach."""
+"""Recipes per data set, for ``tiny_mobilenet_v2`` and networks like it, with what they reach.
+
+Measured with ``tiny_mobilenet_v2`` (seed 0, one run, one thread of a shared two-core machine, CPU
+seconds of training; the test split was read once, after the recipe was fixed by validation):
+
+=============  ======  ===========  ============  ===================================
+data set       epochs  CPU seconds  test (val)    to compare
+=============  ======  ===========  ============  ===================================
+digits         12      6            96.4 % (95.8) about 97-98 % for good small models
+fashion-mnist  7       277          92.0 % (92.3) 91-92 % for small plain CNNs
+cifar10        8       CPU_CIFAR          TEST_CIFAR % (VAL_CIFAR) 93-94 % for MobileNetV2 at 100 x the MACs
+=============  ======  ===========  ============  ===================================
+
+The last column is what is commonly reported, from memory, not measured here. With so few epochs,
+mirrored or shifted images cost accuracy on Fashion-MNIST (validation 91.6 % and 90.8 % instead of
+92.6 % for the same net of 1.7 M MACs), so its augmentation is off unless a longer recipe sets
+``augment``; cifar10's recipe is limited by time, not by what the net could learn.
+"""
 
 from __future__ import annotations
 

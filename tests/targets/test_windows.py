@@ -28,7 +28,7 @@ def renamed(workload, prefix):
 
 
 def test_neighbours_follow_the_graph_not_the_order(bottlenecks):
-    units = neighbour_units(bottlenecks([16, 24, 16]), 1, 1)
+    units = neighbour_units(bottlenecks([16, 24, 16]), lambda op: (1, 1))
     add = units[7]  # of the second block: reads the first block's sum, three nodes back
     assert names(add) == ["b0.add", "b1.project", "b1.add", "b2.expand", "b2.add"]
     assert add.focus == (2,)
@@ -39,8 +39,8 @@ def test_neighbours_follow_the_graph_not_the_order(bottlenecks):
 def test_every_node_is_in_focus_once(bottlenecks):
     workload = bottlenecks([16, 24])
     for cut in (
-        neighbour_units(workload, 1, 1),
-        neighbour_units(workload, 2, 2),
+        neighbour_units(workload, lambda op: (1, 1)),
+        neighbour_units(workload, lambda op: (2, 2)),
         single_units(workload),
         block_units(workload, 3),
     ):
@@ -50,20 +50,23 @@ def test_every_node_is_in_focus_once(bottlenecks):
 
 def test_keys_are_structure_not_names(bottlenecks):
     one = bottlenecks([16, 24, 16])
-    keys = [unit.key for unit in neighbour_units(one, 1, 1)]
-    assert keys == [unit.key for unit in neighbour_units(renamed(one, "other."), 1, 1)]
-    wider = [unit.key for unit in neighbour_units(bottlenecks([16, 32, 16]), 1, 1)]
+    keys = [unit.key for unit in neighbour_units(one, lambda op: (1, 1))]
+    assert keys == [unit.key for unit in neighbour_units(renamed(one, "other."), lambda op: (1, 1))]
+    wider = [unit.key for unit in neighbour_units(bottlenecks([16, 32, 16]), lambda op: (1, 1))]
     changed = [i for i, (a, b) in enumerate(zip(keys, wider)) if a != b]
     assert changed == [3, 4, 5, 6, 7]  # the block and the sum before it, which feeds it
 
 
 def test_keys_tell_focus_and_wiring_apart(bottlenecks):
-    keys = [unit.key for unit in neighbour_units(bottlenecks([16]), 2, 2)]
+    keys = [unit.key for unit in neighbour_units(bottlenecks([16]), lambda op: (2, 2))]
     assert len(set(keys)) == 4
     workload = bottlenecks([16, 16])
     twice = dataclasses.replace(workload.nodes[-1], inputs=(workload.nodes[-1].inputs[1],) * 2)
     other = dataclasses.replace(workload, nodes=(*workload.nodes[:-1], twice))
-    assert neighbour_units(workload, 1, 1)[-1].key != neighbour_units(other, 1, 1)[-1].key
+    assert (
+        neighbour_units(workload, lambda op: (1, 1))[-1].key
+        != neighbour_units(other, lambda op: (1, 1))[-1].key
+    )
 
 
 def test_equal_blocks_share_keys(bottlenecks):
