@@ -153,20 +153,18 @@ def largest_within(
     """
     best, low, high = -1, 0, len(ladder) - 1
     while low <= high:
-        count = min(PROBES, high - low + 1)
-        rungs = sorted({low + round((i + 0.5) * (high - low) / count) for i in range(count)})
-        if high - low < PROBES:
+        size = high - low + 1
+        rungs = [low + (i + 1) * size // (PROBES + 1) for i in range(PROBES)]
+        if size <= PROBES:
             rungs = list(range(low, high + 1))
         good = within([ladder[rung] for rung in rungs])
         met = [rung for rung, yes in zip(rungs, good, strict=True) if yes]
-        if met:
-            best = max(best, met[-1])
-        # The next larger rung that was tried is over the budget: look between.
-        low = met[-1] + 1 if met else low
-        above = [rung for rung in rungs if rung >= low]
-        high = min(above, default=high + 1) - 1 if met else rungs[0] - 1
-        if met and not above:
-            high = min(high, len(ladder) - 1)
+        if not met:
+            high = rungs[0] - 1
+            continue
+        best, low = met[-1], met[-1] + 1
+        # The next larger rung that was tried is over the budget: look between the two.
+        high = min((rung - 1 for rung in rungs if rung > best), default=high)
     if best < 0:
         raise InfeasibleBudget(f"no network of {what} is within the budget")
     return best

@@ -6,12 +6,17 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import math
 import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from chipfit.cli.console import Terminal
 from chipfit.errors import ChipfitError
@@ -32,7 +37,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 def percentile(values: Sequence[float], percent: float) -> float:
     """Return the smallest value that at least ``percent`` of all values do not exceed."""
     ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * percent // 100).__int__() - 1)]
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def cell(value: Any) -> str:
@@ -64,15 +69,20 @@ class Report:
     folder: Path = RESULTS
     tables: list[dict[str, Any]] = field(default_factory=list)
     load: float = field(default_factory=lambda: os.getloadavg()[0])
+    console: Console = field(default_factory=lambda: _console())
 
     def table(self, title: str, rows: Sequence[Mapping[str, Any]], note: str = "") -> None:
         """Print and keep a table; the keys of the first row are the columns."""
         columns = list(rows[0])
-        terminal = Terminal()
-        texts = [{name: cell(row.get(name)) for name in columns} for row in rows]
-        terminal.table(texts, columns, title)
+        shown = Table(title=title, title_justify="left", header_style="bold")
+        for name in columns:
+            words = any(isinstance(row.get(name), str) for row in rows)
+            shown.add_column(name, justify="left" if words else "right", overflow="fold")
+        for row in rows:
+            shown.add_row(*[escape(cell(row.get(name))) for name in columns])
+        self.console.print(shown)
         if note:
-            terminal.out.print(note, style="dim")
+            self.console.print(note, style="dim", markup=False)
         self.tables.append({"title": title, "note": note, "rows": [dict(row) for row in rows]})
 
     def machine(self) -> dict[str, Any]:
@@ -82,7 +92,7 @@ class Report:
     def write(self) -> None:
         """Name the machine and write the JSON and Markdown files."""
         facts = self.machine()
-        Terminal().out.print(_machine_line(facts), style="dim")
+        self.console.print(_machine_line(facts), style="dim", markup=False)
         data = {
             "benchmark": self.name, "settings": dict(self.settings), "machine": facts,
             "tables": self.tables,
@@ -90,7 +100,7 @@ class Report:
         text = json.dumps(data, indent=1, default=str) + "\n"
         write_bytes(self.folder / f"{self.name}.json", text.encode())
         write_bytes(self.folder / f"{self.name}.md", self._markdown(facts).encode())
-        Terminal().out.print(f"written: {self.folder / self.name}.json, .md", soft_wrap=True)
+        self.console.print(f"written: {self.folder / self.name}.json, .md", soft_wrap=True)
 
     def _markdown(self, facts: Mapping[str, Any]) -> str:
         settings = " ".join(f"{key}={value}" for key, value in self.settings.items())
@@ -102,6 +112,12 @@ class Report:
             lines += [_markdown_row([cell(row.get(c)) for c in columns]) for row in table["rows"]]
             lines += ["", *([table["note"], ""] if table["note"] else [])]
         return "\n".join(lines)
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    # A file has no width: what is read later should not be folded to 80 columns.
+    return console if console.is_terminal else Console(highlight=False, width=160)
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

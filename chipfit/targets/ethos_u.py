@@ -50,7 +50,7 @@ FAMILIES = {
     "u55": Family((32, 64, 128, 256), "Ethos_U55_High_End_Embedded", "Shared_Sram", (2, 1), 8),
     "u65": Family((256, 512), "Ethos_U65_Client_Server", "Dedicated_Sram_384KB", (3, 1), 8),
     "u85": Family(
-        (128, 256, 512, 1024, 2048), "Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram_384KB", (3, 1), 16
+        (128, 256, 512, 1024, 2048), "Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram_384KB", (4, 1), 16
     ),
 }
 
