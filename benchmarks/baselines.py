@@ -100,7 +100,10 @@ def contestants(run: FinishedRun, widths: bool) -> list[Contestant]:
     long = long_recovery(run.recipe, run.run.config["recovery_epochs"])
     found = [Contestant(NETADAPT, net, long, spent["lineage"], member.id)]
     keep = run.run.config["keep"]
-    kinds = {"uniform widths": UniformWidths, "magnitude pruning": MagnitudePruning}
+    kinds: dict[str, type[UniformWidths] | type[MagnitudePruning]] = {
+        "uniform widths": UniformWidths,
+        "magnitude pruning": MagnitudePruning,
+    }
     plain = [("NetAdapt's widths", slice_channels(run.net, member.edits), member.id)]
     plain = plain if widths else []
     for name, kind in kinds.items():
@@ -115,11 +118,11 @@ def contestants(run: FinishedRun, widths: bool) -> list[Contestant]:
     return found
 
 
-def fine_tune(
-    run: FinishedRun, rows: Sequence[Contestant], seeds: int, workers: int, folder: Path
-) -> dict[str, list[dict[str, Any]]]:
-    """Return the results of every contestant, one per seed."""
-    jobs = [
+def jobs_of(
+    run: FinishedRun, rows: Sequence[Contestant], seeds: int, folder: Path
+) -> list[RecoverJob]:
+    """Return the fine-tuning jobs; a seed gives all contestants the same order of the data."""
+    return [
         RecoverJob(
             row.name, row.net, row.recipe, stream_seed(run.run.config["seed"], "baselines", seed),
             run.target, folder / str(place) / str(seed),
@@ -127,6 +130,13 @@ def fine_tune(
         for seed in range(seeds)
         for place, row in enumerate(rows)
     ]  # fmt: skip
+
+
+def fine_tune(
+    run: FinishedRun, rows: Sequence[Contestant], seeds: int, workers: int, folder: Path
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the results of every contestant, one per seed."""
+    jobs = jobs_of(run, rows, seeds, folder)
     found: dict[int, dict[str, Any]] = {}
     terminal = Terminal()
     with WorkerPool(workers, Bench(run.net, run.task)) as pool:

@@ -3,9 +3,8 @@
 
     python -m benchmarks.cost_table --run runs/demo --variants 20
 
-Predictions are compared with whole-network compilation (or measurement), beside two plainer
-predictors: MACs times one factor, and the sum of operators priced in isolation. Both factors are
-fitted on the very networks they are judged by, which is generous to them.
+Predictions are compared with whole-network compilation (or measurement), beside plainer predictors;
+a query with compiling the network, and the rate of filling with one worker and with two.
 """
 
 from __future__ import annotations
@@ -15,110 +14,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.finished import FinishedRun
+from benchmarks.judging import Judged, accuracy_rows, judge_run, judge_variants
 from benchmarks.output import Report, command, parser, percentile, spread
-from benchmarks.variants import unseen, width_variants
+from benchmarks.variants import unseen
 from chipfit.cli.console import Terminal
-from chipfit.cost.calibrate import calibrate
 from chipfit.cost.fill import PARALLEL_FROM
-from chipfit.cost.predict import predict_many, predict_total
+from chipfit.cost.predict import predict_total
 from chipfit.cost.table import CostTable
 from chipfit.errors import BadInput
-from chipfit.graph.capture import trace
 from chipfit.graph.workload import Workload
-from chipfit.rewrite import slice_channels
 from chipfit.targets import Target, Unit, create
-from chipfit.targets.windows import op_key, single_units
+from chipfit.targets.windows import op_key
 from chipfit.workers import WorkerPool
 
-KEY = "latency_ms"
-#: Other variants that a measured target's factor is fitted on.
-CALIBRATION_NETWORKS = 4
+#: What a query of a filled table should stay below.
 QUERY_LIMIT_MS = 1.0
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Networks with their true cost.
-
-    Args:
-        name: Of the set.
-        workloads: The networks.
-        truth_ms: Latency of each as a whole.
-        predicted_ms: Latency of each from the table.
-        whole_s: Seconds that it took to compile or measure one as a whole.
-    """
-
-    name: str
-    workloads: Sequence[Workload]
-    truth_ms: Sequence[float]
-    predicted_ms: Sequence[float]
-    whole_s: Sequence[float] = ()
-
-
-def judge_variants(text: str, target: Target, table: CostTable, count: int) -> Judged:
-    """Cost random width variants as wholes and from the table."""
-    workloads = width_variants(text, target.alignment, count)
-    factor = 1.0
-    if target.provenance == "measured":
-        others = width_variants(text, target.alignment, CALIBRATION_NETWORKS, first_seed=10**6)
-        factor = calibrate(target, others, table).factor
-    predicted = predict_many(workloads, target, table, factor)
-    # A measured target compares networks fairly within one session only.
-    batches = [workloads] if target.provenance == "measured" else [[w] for w in workloads]
-    truth, seconds = [], []
-    for batch in batches:
-        start = time.perf_counter()
-        truth += [cost.total[KEY] for cost in target.cost_many(batch)]
-        seconds.append((time.perf_counter() - start) / len(batch))
-    return Judged(text, workloads, truth, [p.total[KEY] for p in predicted], seconds)
-
-
-def judge_run(run: FinishedRun) -> Judged:
-    """Take what a run predicted for its members and what their files cost."""
-    members = [c for c in run.run.candidates() if KEY in c.predicted and KEY in c.cost]
-    workloads = [trace(slice_channels(run.net, c.edits), run.example) for c in members]
-    return Judged(
-        f"members of {run.run.folder}", workloads, [c.cost[KEY] for c in members],
-        [c.predicted[KEY] for c in members],
-    )  # fmt: skip
-
-
-def accuracy_rows(judged: Judged, target: Target) -> list[dict[str, Any]]:
-    """Return the errors of every predictor on a set of networks, the table's first."""
-    alone = [single_units(workload) for workload in judged.workloads]
-    units = list({unit.key: unit for own in alone for unit in own}.values())
-    with CostTable() as scratch:
-        costs = dict(zip((u.key for u in units), scratch.fill(target, units), strict=True))
-    isolated = [sum(costs[unit.key][KEY] for unit in own) for own in alone]
-    macs = [float(workload.macs) for workload in judged.workloads]
-    guesses = {
-        "cost table": list(judged.predicted_ms),
-        "isolated operators": isolated,
-        "isolated operators x one factor": _fitted(isolated, judged.truth_ms),
-        "MACs x one factor": _fitted(macs, judged.truth_ms),
-    }
-    rows: list[dict[str, Any]] = []
-    for name, guess in guesses.items():
-        off = [g / t - 1 for g, t in zip(guess, judged.truth_ms, strict=True)]
-        sizes = [abs(error) for error in off]
-        mape = statistics.mean(sizes)
-        rows.append({
-            "networks": judged.name, "count": len(off), "target": target.name, "predictor": name,
-            "MAPE": mape, "worst": max(sizes), "bias": statistics.mean(off),
-        })  # fmt: skip
-    for row in rows:
-        row["MAPE x MACs'"] = row["MAPE"] / rows[-1]["MAPE"] if rows[-1]["MAPE"] else None
-    return rows
-
-
-def _fitted(guesses: Sequence[float], truth: Sequence[float]) -> list[float]:
-    factor = statistics.median(t / g for t, g in zip(truth, guesses, strict=True))
-    return [guess * factor for guess in guesses]
 
 
 def query_row(judged: Judged, target: Target, path: Path, queries: int, colds: int) -> dict:
@@ -189,6 +104,17 @@ def fill_rows(
     ]  # fmt: skip
 
 
+def _some(units: Sequence[Unit], count: int) -> list[Unit]:
+    """Return ``count`` units, evenly spread over all."""
+    count = min(count, len(units))
+    if count < PARALLEL_FROM:
+        raise BadInput(
+            f"{count} units are too few: below {PARALLEL_FROM} a table is filled without workers",
+            "raise --fill-units or --variants",
+        )
+    return [units[i * len(units) // count] for i in range(count)]
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the three parts."""
@@ -204,8 +130,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--fill-units", type=int, default=96)
     flags.add_argument("--repeats", type=int, default=3)
     given = flags.parse_args(argv)
-    if given.fill_units < PARALLEL_FROM:
-        raise BadInput(f"fewer than {PARALLEL_FROM} units are filled without workers")
     say = Terminal().progress
     settings = {key: value for key, value in vars(given).items() if key != "out"}
     report = Report("cost_table", settings, given.out)
@@ -226,10 +150,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 units |= {u.key: u for w in judged.workloads for u in target.units(w)}
             if target.parallel:
                 say(f"filling tables for {name}")
-                some = list(units.values())[: given.fill_units]
-                fills += fill_rows(some, target, (1, 2), given.repeats)
+                fills += fill_rows(
+                    _some(list(units.values()), given.fill_units), target, (1, 2), given.repeats
+                )
     report.table("error of predicted latency, relative to the network as a whole", accuracy,
-                 "bias: mean signed error")  # fmt: skip
+                 "bias: mean signed error. A run's members carry trained weights, which compress "
+                 "differently from the synthetic ones that tables are filled with.")  # fmt: skip
     if queries:
         report.table("one whole-network query of a filled table", queries)
     if fills:

@@ -117,7 +117,7 @@ class Report:
 def _console() -> Console:
     console = Console(highlight=False)
     # A file has no width: what is read later should not be folded to 80 columns.
-    return console if console.is_terminal else Console(highlight=False, width=160)
+    return console if console.is_terminal else Console(highlight=False, width=200)
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

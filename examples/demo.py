@@ -31,15 +31,15 @@ def main() -> None:
     arguments = parser.parse_args()
     start, terminal = time.monotonic(), Terminal()
     try:
-        task = cf.tasks.classification(arguments.data)
+        cf.tasks.classification(arguments.data)
     except cf.errors.DataUnavailable as missing:
         # A demo without a network connection is better than none; it says which data it used.
         terminal.error(missing)
         terminal.progress("running on the embedded data set 'digits' instead")
         arguments.run += "-digits"
-        task = cf.tasks.classification("digits")
+        arguments.data = "digits"
     result = cf.fit(
-        "tiny_mobilenet_v2", arguments.target, arguments.budget, task, run=arguments.run,
+        "tiny_mobilenet_v2", arguments.target, arguments.budget, arguments.data, run=arguments.run,
         progress=terminal.progress, command=f"python examples/demo.py --run {arguments.run}",
     )  # fmt: skip
     report = write_report(arguments.run)

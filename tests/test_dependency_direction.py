@@ -26,7 +26,7 @@ ALLOWED = {
              "export"},
     "cli": {"flow", "report"},
 }  # fmt: skip
-SHARED = {"cache", "errors", "registry", "workers", "worker", "files", "__init__"}
+SHARED = {"cache", "user_code", "errors", "registry", "workers", "worker", "files", "__init__"}
 
 
 def _imports(path):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from chipfit.cost.cost import Cost
 from chipfit.cost.table import CALIBRATION, CostTable
@@ -80,7 +80,8 @@ def predict_total(
         if all(unit.key in known for unit in units)
         else table.fill(target, units)
     )
-    return Cost(_totals(costs, _factor(target, table, calibration)), "predicted")
+    factor = _factor(target, table, calibration)
+    return Cost(_totals(costs, factor, target.fixed_cost()), "predicted")
 
 
 def _units(workload: Workload, target: Target) -> list[Unit]:
@@ -96,10 +97,13 @@ def _factor(target: Target, table: CostTable, calibration: float | None) -> floa
     return table.facts(target.fingerprint).get(CALIBRATION, 1.0)
 
 
-def _totals(costs: Sequence[Cost], factor: float) -> dict[str, float]:
+def _totals(
+    costs: Sequence[Cost], factor: float, fixed: Mapping[str, float] | None = None
+) -> dict[str, float]:
     """Sum the keys that all units know; a sum over some of them would be a made-up figure."""
+    fixed = fixed or {}
     shared = [key for key in ADDITIVE if costs and all(key in cost.values for cost in costs)]
-    sums = {key: sum(cost.values[key] for cost in costs) for key in shared}
+    sums = {key: sum(cost.values[key] for cost in costs) + fixed.get(key, 0) for key in shared}
     return {key: value if factor == 1.0 else value * factor for key, value in sums.items()}
 
 
@@ -112,7 +116,8 @@ def _sum(
         for key in ADDITIVE
         if costs and all(key in cost.spread for cost in costs)
     }
-    total = Cost(_totals(costs, factor) | target.static_cost(workload), "predicted", spread)
+    sums = _totals(costs, factor, target.fixed_cost())
+    total = Cost(sums | target.static_cost(workload), "predicted", spread)
     layers = [
         LayerCost(*_label(unit), Cost(_totals([cost], factor) | _statics(unit), "predicted"))
         for unit, cost in zip(units, costs, strict=True)

@@ -20,6 +20,7 @@ from chipfit.cost.table import CostTable
 from chipfit.errors import TrainingDiverged, UnknownName
 from chipfit.files import read_state, write_state
 from chipfit.flow.calibration import calibration_factor
+from chipfit.flow.data import open_task
 from chipfit.flow.finalise import finish_all
 from chipfit.flow.network import LoadedNetwork, load_network
 from chipfit.flow.result import FitResult
@@ -28,7 +29,7 @@ from chipfit.methods.base import METHODS, Method, Problem
 from chipfit.runs.candidate import ORIGINAL, Candidate
 from chipfit.runs.run import Run
 from chipfit.targets import Target, create
-from chipfit.tasks import Task, load_task
+from chipfit.tasks import Task
 from chipfit.train.jobs import Bench, TuneJob, tune
 from chipfit.train.loop import Progress, fit_model
 from chipfit.train.randomness import stream_seed
@@ -105,7 +106,8 @@ def fit(
     """
     say = progress or (lambda line: None)
     chosen = _settings(settings)
-    task = load_task(task) if isinstance(task, str) else task
+    task_spec = task if isinstance(task, str) else None
+    task = open_task(task, chosen.input_shape)
     target = create(target) if isinstance(target, str) else target
     method: Method = METHODS.get(chosen.method).value()
     options = _method_options(method, chosen)
@@ -120,6 +122,7 @@ def fit(
     trained = chosen.weights is not None or (isinstance(net, nn.Module) and not chosen.epochs)
     trained = trained or chosen.epochs == 0
     config = _config(loaded, target, task, bounds, chosen, options, recipe, trained)
+    config["task_spec"] = task_spec
     table = CostTable(chosen.table or default_table_path())
     workload = trace(loaded.net, loaded.example())
     target.check(workload)

@@ -3,18 +3,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import cloudpickle
 import torch
 from torch import nn
 
@@ -22,6 +17,7 @@ from chipfit import nets
 from chipfit.errors import BadInput, MissingBackend, UnknownName
 from chipfit.files import read_state
 from chipfit.nets.registry import NETS
+from chipfit.user_code import load_module
 
 #: The input assumed where neither the user, nor the data, nor the network names one.
 DEFAULT_INPUT = (1, 3, 224, 224)
@@ -156,37 +152,3 @@ def _from_factory(
     if not hasattr(net, "input_shape") and hasattr(factory, "input_shape"):
         net.input_shape = factory.input_shape
     return net
-
-
-def load_module(place: str) -> ModuleType:
-    """Import ``package.module`` or ``path/to/file.py``.
-
-    Raises:
-        BadInput: There is no such module, or importing it fails.
-    """
-    if not place.endswith(".py"):
-        try:
-            return importlib.import_module(place)
-        except ImportError as error:
-            raise BadInput(
-                f"cannot import {place}: {error}", "write package.module:factory or file.py:factory"
-            ) from error
-    path = Path(place).resolve()
-    if not path.is_file():
-        raise BadInput(f"there is no file {place}")
-    name = f"chipfit_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise BadInput(f"{place} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's code may raise anything
-        del sys.modules[name]
-        raise BadInput(f"{place} fails: {type(error).__name__}: {error}") from error
-    # Worker processes cannot import a file by the name made up here: they get its code.
-    cloudpickle.register_pickle_by_value(module)
-    return module

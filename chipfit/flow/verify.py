@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chipfit.errors import BadInput, ParityError
+from chipfit.flow.data import open_task
 from chipfit.flow.finalise import FLOAT_ERROR, INT8_AGREEMENT, PARITY_IMAGES
 from chipfit.flow.network import load_network
 from chipfit.runs.candidate import Candidate
 from chipfit.runs.run import Run
 from chipfit.targets import Target, create
 from chipfit.targets.base import NetworkCost
-from chipfit.tasks import load_task
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _compare(path: Path, kind: str, run: Run, candidate: Candidate) -> dict[str,
         num_classes=config.get("num_classes"), seed=config["seed"],
     )  # fmt: skip
     net = candidate.build(loaded.net, run.folder).eval()
-    images = _images(config["task"])
+    images = _images(run)
     check = verify_tflite if kind == "tflite" else verify_onnx
     limit = INT8_AGREEMENT if kind == "tflite" else FLOAT_ERROR
     parity = check(path, net, images, limit)
@@ -123,8 +123,15 @@ def _compare(path: Path, kind: str, run: Run, candidate: Candidate) -> dict[str,
     }
 
 
-def _images(task: str) -> NDArray[np.float32]:
-    batches = load_task(task).calibration_batches(PARITY_IMAGES)
+def _images(run: Run) -> NDArray[np.float32]:
+    spec = run.config.get("task_spec")
+    if not spec:
+        raise BadInput(
+            f"the run {run.folder} was started with a task made in Python",
+            "compare in Python: chipfit.export.parity.verify_tflite(file, module, images)",
+        )
+    task = open_task(spec, tuple(run.config["input_shape"]))
+    batches = task.calibration_batches(PARITY_IMAGES)
     return np.concatenate([batch.numpy() for batch in batches])
 
 

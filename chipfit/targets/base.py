@@ -115,6 +115,10 @@ class Target(ABC):
         MACs, parameters and weight bytes; peak memory only where it is the target's true figure.
         """
 
+    def fixed_cost(self) -> dict[str, float]:
+        """Return what every network costs besides its units: a runtime's call overhead."""
+        return {}
+
     def cost_many(self, networks: Sequence[Workload | Program | Path]) -> list[NetworkCost]:
         """Cost several networks so that their figures compare fairly with each other.
 

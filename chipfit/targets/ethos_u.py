@@ -46,6 +46,16 @@ class Family:
     alignment: int
 
 
+#: System configuration and memory mode are what Vela takes where none is given.
+#:
+#: Reach: summed over units, MobileNetV2, EfficientNet-Lite0, ResNet-18 and small networks come
+#: within 0.5 % of the whole on U55, 0.7 % on U65 and 3 % on U85. With one producer instead of two,
+#: U55-128 misses small networks by up to 11 %: the producer's own input must have the tensor format
+#: that it has inside a network.
+#:
+#: Alignment: cycles of an expand, depthwise, project chain (28 x 28, 48 to 112 hidden channels)
+#: rise in steps of 8 channels on U55 and U65, and of 16 on U85; input channels of a dense
+#: convolution, in steps of 32. Widths between steps cost as much as the next step, or more.
 FAMILIES = {
     "u55": Family((32, 64, 128, 256), "Ethos_U55_High_End_Embedded", "Shared_Sram", (2, 1), 8),
     "u65": Family((256, 512), "Ethos_U65_Client_Server", "Dedicated_Sram_384KB", (3, 1), 8),
@@ -53,7 +63,6 @@ FAMILIES = {
         (128, 256, 512, 1024, 2048), "Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram_384KB", (4, 1), 16
     ),
 }
-
 
 #: Where an operator's tensors take more than this share of the SRAM that is set aside for
 #: activations, the compiler decides what goes to DRAM by looking further around; so do units.
@@ -220,7 +229,12 @@ class EthosU(Target):
         return costs
 
     def _compile(self, network: Workload | Program) -> tuple[VelaResult, dict[str, list[VelaRow]]]:
-        """Export with synthetic activation ranges, which no cost depends on, and compile."""
+        """Export with synthetic activation ranges, which no cost depends on, and compile.
+
+        Synthetic weights do matter, as Vela compresses weights. Normal ones come closest: for
+        MobileNetV2 on U55-128 their encoded size is 0.9 % and their cycles are 0.4 % below those
+        of ImageNet weights, against 8 % and 3 % above with uniform ones.
+        """
         from chipfit.export.tflite import synthetic_ranges, to_tflite
         from chipfit.graph.execute import synthetic_parameters
 

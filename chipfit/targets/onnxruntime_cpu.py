@@ -23,6 +23,7 @@ from chipfit.targets.base import TARGETS, LayerCost, NetworkCost, Refusal, Targe
 from chipfit.targets.footprint import footprint
 from chipfit.targets.ort_session import (
     REFERENCE_VERSION,
+    empty_bytes,
     onnxruntime_version,
     open_run,
     reference_bytes,
@@ -41,6 +42,7 @@ from chipfit.targets.windows import block_units
 #: does not pay inside a network.
 BLOCK_OPERATORS = 3
 REFERENCE_MS = "reference_ms"
+CALL_MS = "call_ms"
 
 
 class OnnxRuntimeCpu(Target):
@@ -71,6 +73,7 @@ class OnnxRuntimeCpu(Target):
         self.threads = threads
         self.protocol = protocol or Protocol()
         self._reference_ms: float | None = None
+        self._call_ms: float | None = None
         self._fingerprint = (
             f"{self.name} onnxruntime={onnxruntime_version()} cpu={cpu_model()}"
             f" threads={threads} precision=float32 reference={REFERENCE_VERSION}"
@@ -88,11 +91,22 @@ class OnnxRuntimeCpu(Target):
             self._reference_ms = absolute_ms(self._reference, self.protocol, self._clock)
         return self._reference_ms
 
+    @property
+    def call_ms(self) -> float:
+        """Overhead of one call, which a network pays once and every unit on its own."""
+        if self._call_ms is None:
+            self._call_ms = self._measure([empty_bytes()])[0]["latency_ms"]
+        return self._call_ms
+
+    def fixed_cost(self) -> dict[str, float]:
+        """Return the overhead of the one call that runs a network."""
+        return {"latency_ms": self.call_ms}
+
     def anchors(self, stored: Mapping[str, float]) -> dict[str, float]:
         """Adopt the table's reference latency, or measure it where the table has none."""
-        if REFERENCE_MS in stored:
-            self._reference_ms = stored[REFERENCE_MS]
-        return {REFERENCE_MS: self.reference_ms}
+        if REFERENCE_MS in stored and CALL_MS in stored:
+            self._reference_ms, self._call_ms = stored[REFERENCE_MS], stored[CALL_MS]
+        return {REFERENCE_MS: self.reference_ms, CALL_MS: self.call_ms}
 
     def refusals(self, workload: Workload) -> list[Refusal]:
         """Return the operators that have no export to ONNX."""
@@ -150,12 +164,20 @@ class OnnxRuntimeCpu(Target):
         return block_units(workload, BLOCK_OPERATORS)
 
     def cost_units(self, units: Sequence[Unit]) -> list[Cost]:
-        """Measure blocks, interleaved."""
+        """Measure blocks, interleaved, without the overhead of the call."""
         for unit in units:
             self.check(unit.workload)
         from chipfit.targets.ort_network import network_of
 
-        return self._measure([network_of(unit.workload).data for unit in units])
+        costs = self._measure([network_of(unit.workload).data for unit in units])
+        return [
+            Cost(
+                {"latency_ms": max(cost["latency_ms"] - self.call_ms, 0.0)},
+                self.provenance,
+                cost.spread,
+            )
+            for cost in costs
+        ]
 
     def noise(self) -> float:
         """Return the A/A spread of this machine now (relative); see ``same_against_same``."""

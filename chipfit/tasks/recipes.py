@@ -14,8 +14,9 @@ cifar10        8       340          80.6 (81.2)    93-94 for MobileNetV2, traine
 =============  ======  ===========  =============  ====================================
 
 The last column is what is commonly reported, from memory, not measured here. With so few epochs,
-mirrored or shifted images cost accuracy on Fashion-MNIST (validation 91.6 % and 90.8 % instead of
-92.6 % for the same net of 1.7 M MACs), so its augmentation is off unless a longer recipe sets
+mirrored or shifted images cost accuracy on Fashion-MNIST (validation 91.6 % with
+mirroring, 90.8 % with both and twice the learning rate, 92.6 % with neither, for one net of 1.7 M
+MACs), so its augmentation is off unless a longer recipe sets
 ``augment``; cifar10's recipe is limited by time, not by what the net could learn.
 """
 

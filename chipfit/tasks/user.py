@@ -3,18 +3,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from chipfit.errors import BadTask, ChipfitError
 from chipfit.tasks.base import Task
 from chipfit.tasks.classification import classification
 from chipfit.tasks.data.registry import DATASETS
+from chipfit.user_code import load_module
 
 #: Called where no name stands behind the colon.
 DEFAULT_FACTORY = "make_task"
@@ -38,7 +34,7 @@ def load_task(spec: str, image_size: tuple[int, int] | None = None) -> Task:
         return classification(spec, image_size=image_size)
     place, _, name = spec.rpartition(":") if _names_factory(spec) else (spec, "", "")
     name = name or DEFAULT_FACTORY
-    module = _module(place)
+    module = load_module(place, BadTask)
     factory = getattr(module, name, None)
     if factory is None:
         raise BadTask(f"{place} defines no {name!r}", f"define {name}() or write {place}:NAME")
@@ -56,38 +52,6 @@ def load_task(spec: str, image_size: tuple[int, int] | None = None) -> Task:
 def _names_factory(spec: str) -> bool:
     _, colon, name = spec.rpartition(":")
     return bool(colon) and name.isidentifier()
-
-
-def _module(place: str) -> ModuleType:
-    if not place.endswith(".py"):
-        try:
-            return importlib.import_module(place)
-        except ImportError as error:
-            raise BadTask(
-                f"module {place!r} cannot be imported: {error}", "write path/to/task.py:factory"
-            ) from error
-    path = Path(place).resolve()
-    if not path.is_file():
-        raise BadTask(f"task file {place} does not exist", "check the path")
-    # Named after its path, so that two files called task.py do not meet in sys.modules.
-    name = f"chipfit_task_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise BadTask(f"task file {place} is not Python")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        if isinstance(error, ChipfitError):
-            raise
-        raise BadTask(
-            f"task file {place} cannot be run: {type(error).__name__}: {error}"
-        ) from error
-    return module
 
 
 def _check(spec: str, task: Any) -> None:

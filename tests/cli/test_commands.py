@@ -35,12 +35,21 @@ def test_lists(name):
     if name == "methods":
         assert all(row["source"] for row in rows)
     known = {row["name"] for row in rows}
-    assert known >= {
-        "targets": {"ethos-u55-32", "ethos-u65-512", "ethos-u85-2048", "onnxruntime-cpu", "analytic"},
-        "nets": {"tiny_mobilenet_v2", "mobilenet_v2", "efficientnet_lite0"},
-        "methods": {"netadapt"},
-        "data": {"fashion-mnist", "mnist", "cifar10", "digits", "imagefolder"},
-    }[name]
+    assert (
+        known
+        >= {
+            "targets": {
+                "ethos-u55-32",
+                "ethos-u65-512",
+                "ethos-u85-2048",
+                "onnxruntime-cpu",
+                "analytic",
+            },
+            "nets": {"tiny_mobilenet_v2", "mobilenet_v2", "efficientnet_lite0"},
+            "methods": {"netadapt"},
+            "data": {"fashion-mnist", "mnist", "cifar10", "digits", "imagefolder"},
+        }[name]
+    )
 
 
 def test_profile_of_a_network_from_a_file(tmp_path):
@@ -54,9 +63,13 @@ def test_profile_of_a_network_from_a_file(tmp_path):
     assert found["provenance"] == "compiled"
     assert found["cost"]["macs"] == 8 * 64 * 27
     assert found["layers"][0]["name"] == "0"
-    predicted = json.loads(run("profile", spec, "--target", "ethos-u55-128", "--predict", "--json").stdout)
+    predicted = json.loads(
+        run("profile", spec, "--target", "ethos-u55-128", "--predict", "--json").stdout
+    )
     assert predicted["provenance"] == "predicted"
-    wide = json.loads(run("profile", spec, "--target", "analytic", "--input", "1,3,18,18", "--json").stdout)
+    wide = json.loads(
+        run("profile", spec, "--target", "analytic", "--input", "1,3,18,18", "--json").stdout
+    )
     assert wide["cost"]["macs"] == 8 * 256 * 27
     assert "macs" in run("profile", spec, "--target", "analytic").stdout
 
@@ -69,7 +82,10 @@ def test_fit_report_export_verify(tmp_path):
     assert data["budget_met"]
     assert data["front"][0]["id"] == "original"
     assert (folder / "report.html").is_file()
-    assert "chipfit fit tiny_mobilenet_v2" in json.loads((folder / "config.json").read_text())["command"]
+    assert (
+        "chipfit fit tiny_mobilenet_v2"
+        in json.loads((folder / "config.json").read_text())["command"]
+    )
     assert "original" in run("report", folder).stdout
     taken = json.loads(run("export", folder, "--point", "knee", "--format", "tflite", "-o",
                            tmp_path / "out", "--json").stdout)  # fmt: skip
@@ -164,7 +180,9 @@ def test_a_full_disk_loses_nothing(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)],
+        capture_output=True,
+        check=False,
     )
     if mounted.returncode:
         pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")

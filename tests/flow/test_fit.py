@@ -34,7 +34,9 @@ def test_the_family_is_complete_and_the_budget_is_met_by_the_file(finished):
     assert len(members) >= 2
     for member in members:
         assert set(member.metrics) >= {"val_accuracy", "test_accuracy", "int8_test_accuracy"}
-        assert {"latency_ms", "cycles", "macs", "params", "peak_sram_bytes"} <= set(member.cost.values)
+        assert {"latency_ms", "cycles", "macs", "params", "peak_sram_bytes"} <= set(
+            member.cost.values
+        )
         assert member.cost.provenance == "compiled"
         assert member.candidate.predicted["latency_ms"] == pytest.approx(
             member.cost["latency_ms"], rel=0.03
@@ -70,18 +72,32 @@ def test_exported_files_verify_and_members_rebuild(finished):
 def test_no_pickles_are_kept(finished):
     result, _, _ = finished
     kinds = {p.suffix for p in result.folder.rglob("*") if p.is_file()}
-    assert kinds <= {".json", ".jsonl", ".safetensors", ".tflite", ".onnx", ".html", ".png", ".lock", ""}
+    assert kinds <= {
+        ".json",
+        ".jsonl",
+        ".safetensors",
+        ".tflite",
+        ".onnx",
+        ".html",
+        ".png",
+        ".lock",
+        "",
+    }
 
 
 def test_continuing_a_finished_run_does_no_work(finished):
     result, _, folder = finished
-    before = [e for e in result._run.journal if e["event"] not in ("stage", "continued", "finished")]
+    before = [
+        e for e in result._run.journal if e["event"] not in ("stage", "continued", "finished")
+    ]
     again = cf.fit(
         "tiny_mobilenet_v2", "ethos-u55-128", "latency_ms=75%", "digits", run=folder / "run",
         table=folder / "costs.sqlite", **QUICK,
     )  # fmt: skip
     after = [e for e in again._run.journal if e["event"] not in ("stage", "continued", "finished")]
-    assert [e for e in after if e["event"] != "budget"] == [e for e in before if e["event"] != "budget"]
+    assert [e for e in after if e["event"] != "budget"] == [
+        e for e in before if e["event"] != "budget"
+    ]
     assert json.dumps(again.to_json()) == json.dumps(result.to_json())
     with pytest.raises(RunMismatch, match="seed"):
         cf.fit("tiny_mobilenet_v2", "ethos-u55-128", "latency_ms=75%", "digits",
@@ -104,7 +120,10 @@ def test_a_users_own_trained_module(tmp_path):
         method_options={"steps": 2, "short_steps": 2}, workers=1,
     )  # fmt: skip
     assert result.budget_met
-    assert all(torch.equal(v, trained[k]) for k, v in result.member("original").module().state_dict().items())
+    assert all(
+        torch.equal(v, trained[k])
+        for k, v in result.member("original").module().state_dict().items()
+    )
 
 
 def test_a_hopeless_budget_is_refused_before_anything_is_trained(tmp_path):
@@ -123,7 +142,9 @@ def test_unknown_names(tmp_path):
     with pytest.raises(UnknownName, match="unknown method"):
         cf.fit("tiny_mobilenet_v2", "analytic", "macs=1", "digits", method="netadap", **base)
     with pytest.raises(UnknownName, match="option of netadapt"):
-        cf.fit("tiny_mobilenet_v2", "analytic", "macs=1", "digits", method_options={"stepz": 1}, **base)
+        cf.fit(
+            "tiny_mobilenet_v2", "analytic", "macs=1", "digits", method_options={"stepz": 1}, **base
+        )
     with pytest.raises(UnknownName, match="setting"):
         cf.fit("tiny_mobilenet_v2", "analytic", "macs=1", "digits", epoch=1, **base)
     assert not (tmp_path / "run").exists()

@@ -38,7 +38,10 @@ def file(tmp_path):
 
 
 def test_names_files_and_modules(file):
-    assert load_network("tiny_mobilenet_v2", num_classes=7).net(torch.zeros(1, 1, 28, 28)).shape[1] == 7
+    assert (
+        load_network("tiny_mobilenet_v2", num_classes=7).net(torch.zeros(1, 1, 28, 28)).shape[1]
+        == 7
+    )
     loaded = load_network(f"{file}:make", num_classes=5)
     assert loaded.input_shape == (1, 1, 8, 8)
     assert loaded.net(loaded.example()).shape == (1, 5)
@@ -75,7 +78,7 @@ def test_mistakes_are_explained(file, tmp_path):
         load_network(f"{file}:number")
     with pytest.raises(BadInput, match="no file"):
         load_network(f"{tmp_path / 'none.py'}:make")
-    with pytest.raises(BadInput, match="cannot import"):
+    with pytest.raises(BadInput, match="cannot be imported"):
         load_network("no.such.module:make")
     write_state(tmp_path / "w.safetensors", {"other": torch.zeros(2)})
     with pytest.raises(BadInput, match="does not fit"):

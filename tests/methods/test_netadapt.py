@@ -46,7 +46,9 @@ def test_proposals_are_the_largest_widths_that_meet_the_constraint(problem):
     widths = dict(space.largest())
     start = pricer.price([widths])[0]
     limits = {"latency_ms": 0.93 * start["latency_ms"]}
-    offers = {name: (width, cost) for name, width, cost in _proposals(pricer, space, widths, limits)}
+    offers = {
+        name: (width, cost) for name, width, cost in _proposals(pricer, space, widths, limits)
+    }
     assert offers
     for choice in space:
         variants = [{**widths, choice.name: w} for w in choice.options[:-1]]
@@ -137,9 +139,7 @@ def test_the_ratio_rule_of_the_released_code_may_choose_differently(problem):
 
 
 def test_filters_of_largest_magnitude_stay():
-    net = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 16, 1), torch.nn.ReLU(), torch.nn.Conv2d(16, 4, 1)
-    )
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 1), torch.nn.ReLU(), torch.nn.Conv2d(16, 4, 1))
     group = next(g for g in channel_groups(net, torch.zeros(1, 3, 4, 4)) if g.name == "0")
     with torch.no_grad():
         for i in range(16):

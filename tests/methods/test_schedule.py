@@ -31,7 +31,9 @@ def test_a_spanning_schedule_reaches_exactly(fraction, decay):
     schedule.check(fraction)
 
 
-@pytest.mark.parametrize("values", [(0, 0.9, 5), (1.5, 0.9, 5), (0.1, 0, 5), (0.1, 1.1, 5), (0.1, 1, 0)])
+@pytest.mark.parametrize(
+    "values", [(0, 0.9, 5), (1.5, 0.9, 5), (0.1, 0, 5), (0.1, 1.1, 5), (0.1, 1, 0)]
+)
 def test_nonsense_is_refused(values):
     with pytest.raises(BadInput):
         ReductionSchedule(*values)

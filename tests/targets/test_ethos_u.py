@@ -128,7 +128,9 @@ def test_what_the_npu_cannot_run_is_named(tmp_path):
     assert {"first", "last"} <= set(result.npu_ops)
     with pytest.raises(UnsupportedOp, match="inner"):
         target.cost_file(file)
-    wide_steps = around(nn.Conv2d(16, 16, 3, stride=4, padding=1))  # Vela stops here rather than fall back
+    wide_steps = around(
+        nn.Conv2d(16, 16, 3, stride=4, padding=1)
+    )  # Vela stops here rather than fall back
     assert [r.name for r in target.refusals(wide_steps)] == ["inner"]
     with pytest.raises(UnsupportedOp, match="inner: conv2d"):
         target.cost(wide_steps)
@@ -185,5 +187,5 @@ def test_files_that_are_no_whole_networks(bottlenecks, tmp_path):
         with pytest.raises(BadInput, match="damaged"):
             target.cost_file(file)
     file.write_bytes(b"\0\0\0\0TFL3 and then nonsense")
-    with pytest.raises(BadInput, match="damaged|no operators"):
+    with pytest.raises(BadInput, match=r"damaged|no operators"):
         target.cost_file(file)

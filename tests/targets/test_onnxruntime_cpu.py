@@ -65,8 +65,10 @@ def test_a_table_has_one_currency(target, bottlenecks):
     other = OnnxRuntimeCpu(protocol=QUICK)
     table.anchor(other)
     assert other.reference_ms == target.reference_ms == anchor
+    assert other.call_ms == target.call_ms
+    assert 0 < target.call_ms < target.reference_ms
     stored = CostTable()
-    stored.set_facts(target.fingerprint, {"reference_ms": 1000.0})
+    stored.set_facts(target.fingerprint, {"reference_ms": 1000.0, "call_ms": 0.0})
     # a thousand times the true reference: the same ratio comes out as seconds
     assert predict(bottlenecks([16]), other, stored).total["latency_ms"] > 1.0
 

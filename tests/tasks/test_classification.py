@@ -198,7 +198,7 @@ def test_a_task_from_the_users_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("spec", "word"),
     [
-        ("none.py", "does not exist"),
+        ("none.py", "there is no file"),
         ("my_task.py:nope", "defines no 'nope'"),
         ("my_task.py:nothing", "not a Task"),
         ("my_task.py:broken", "RuntimeError: no camera"),

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run all benchmarks, one after the other, each in a process of its own.
+
+    python -m benchmarks.run [--run runs/demo] [--quick]
+
+What compares with NetAdapt needs a finished run, which ``make demo`` leaves in ``runs/demo``.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.output import Report, command, parser
+from chipfit.errors import BadInput
+
+#: Smallest settings: they show that everything runs, their figures mean nothing.
+QUICK = {
+    "tracing": ["--nets", "tiny_mobilenet_v2@1x1x8x8", "--repeats", "1", "--cold", "0"],
+    "profile_all": ["--nets", "tiny_mobilenet_v2@1x1x8x8", "--targets", "ethos-u55-128"],
+    "cost_table": [
+        "--nets", "tiny_mobilenet_v2@1x1x8x8", "--variants", "2", "--queries", "20",
+        "--cold", "1", "--fill-units", "24", "--repeats", "1",
+    ],
+    "baselines": ["--seeds", "1"],
+}  # fmt: skip
+NAMES = tuple(QUICK)
+NEEDS_RUN = "baselines"
+
+
+def arguments_of(name: str, run: Path, quick: bool, out: Path) -> list[str]:
+    """Return the arguments of one benchmark."""
+    arguments = ["--out", str(out), *(QUICK[name] if quick else [])]
+    if name in (NEEDS_RUN, "cost_table") and run.is_dir():
+        arguments += ["--run", str(run)]
+    return arguments
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run them and say how each ended; the exit code is the first that is not 0."""
+    flags = parser("run all benchmarks")
+    flags.add_argument("--run", type=Path, default=Path("runs/demo"), help="a finished run")
+    flags.add_argument(
+        "--quick", action="store_true", help="smallest settings, to see that it runs"
+    )
+    flags.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES))
+    given = flags.parse_args(argv)
+    if NEEDS_RUN in given.only and not given.run.is_dir():
+        others = " ".join(name for name in NAMES if name != NEEDS_RUN)
+        raise BadInput(
+            f"there is no run in {given.run}, which {NEEDS_RUN} compares with",
+            f"make demo makes one; or name another with --run, or --only {others}",
+        )
+    rows = []
+    for name in given.only:
+        start = time.monotonic()
+        arguments = arguments_of(name, given.run, given.quick, given.out)
+        code = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments]).returncode
+        rows.append({"benchmark": name, "exit code": code, "minutes": _minutes(start)})
+    settings = {"run": str(given.run), "quick": given.quick}
+    report = Report("run", settings, given.out)
+    report.table("benchmarks that were run", rows)
+    report.write()
+    return next((int(row["exit code"]) for row in rows if row["exit code"]), 0)
+
+
+def _minutes(start: float) -> float:
+    return round((time.monotonic() - start) / 60, 2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
