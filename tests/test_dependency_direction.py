@@ -26,7 +26,17 @@ ALLOWED = {
              "export"},
     "cli": {"flow", "report"},
 }  # fmt: skip
-SHARED = {"cache", "user_code", "errors", "registry", "workers", "worker", "files", "__init__"}
+SHARED = {
+    "cache",
+    "machine",
+    "user_code",
+    "errors",
+    "registry",
+    "workers",
+    "worker",
+    "files",
+    "__init__",
+}
 
 
 def _imports(path):

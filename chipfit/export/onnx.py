@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from chipfit.errors import MissingBackend, UnsupportedOp
+from chipfit.export.onnx_padding import fold_padding
 from chipfit.files import write_bytes
 
 OPSET = 18
@@ -86,7 +87,7 @@ def to_onnx_bytes(module: nn.Module, example: Example) -> bytes:
             )
         except torch.onnx.errors.UnsupportedOperatorError as error:
             raise UnsupportedOp(f"ONNX export: {error}") from error
-    return buffer.getvalue()
+    return fold_padding(buffer.getvalue())
 
 
 def _numbered(name: str, count: int) -> list[str]:

@@ -10,15 +10,15 @@ is that of the moment when the table was started.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 from chipfit.cost.cost import Cost
 from chipfit.errors import BadInput
 from chipfit.graph.workload import Program, Workload
+from chipfit.machine import cpu_name
 from chipfit.targets.base import TARGETS, LayerCost, NetworkCost, Refusal, Target, Unit
 from chipfit.targets.footprint import footprint
 from chipfit.targets.ort_session import (
@@ -75,7 +75,7 @@ class OnnxRuntimeCpu(Target):
         self._reference_ms: float | None = None
         self._call_ms: float | None = None
         self._fingerprint = (
-            f"{self.name} onnxruntime={onnxruntime_version()} cpu={cpu_model()}"
+            f"{self.name} onnxruntime={onnxruntime_version()} cpu={cpu_name()}"
             f" threads={threads} precision=float32 reference={REFERENCE_VERSION}"
         )
 
@@ -201,19 +201,6 @@ class OnnxRuntimeCpu(Target):
 
     def _clock(self) -> float:
         return time.process_time() if self.threads == 1 else time.perf_counter()
-
-
-@lru_cache(maxsize=1)
-def cpu_model() -> str:
-    """Return the CPU's name as the system tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name" and value.strip():
-                return value.strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 @TARGETS.register(
