@@ -9,8 +9,7 @@ import sys
 import threading
 import time
 
-from chipfit.errors import ChipfitError
-from chipfit.workers import receive, send
+from chipfit.workers import receive, serve
 
 
 def _die_with(parent: int) -> None:
@@ -33,19 +32,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     try:
-        setup = receive(requests)
-        while True:
-            function, item = receive(requests)
-            try:
-                reply = (True, function(setup, item))
-            except ChipfitError as error:
-                reply = (False, error)
-            except Exception as error:
-                import traceback
-
-                text = "".join(traceback.format_exception(error)[-3:]).strip()
-                reply = (False, ChipfitError(f"a worker process failed: {text}"))
-            send(replies, reply)
+        serve(requests, replies, receive(requests))
     except (EOFError, BrokenPipeError):
         return
 

@@ -13,6 +13,7 @@ import queue
 import struct
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, BinaryIO
@@ -49,16 +50,45 @@ def receive(pipe: BinaryIO) -> Any:
     return cloudpickle.loads(data)
 
 
+_reply_pipe: BinaryIO | None = None
+
+
+def tell(line: str) -> None:
+    """Send one line of progress from a worker to its parent; elsewhere it goes nowhere."""
+    if _reply_pipe is not None:
+        send(_reply_pipe, ("progress", line))
+
+
+def serve(requests: BinaryIO, replies: BinaryIO, setup: Any) -> None:
+    """Answer requests in a worker process until the parent goes away."""
+    global _reply_pipe
+    _reply_pipe = replies
+    while True:
+        function, item = receive(requests)
+        try:
+            reply = ("result", function(setup, item))
+        except ChipfitError as error:
+            reply = ("error", error)
+        except Exception as error:
+            text = "".join(traceback.format_exception(error)[-3:]).strip()
+            reply = ("error", ChipfitError(f"a worker process failed: {text}"))
+        send(replies, reply)
+
+
 class WorkerPool:
     """A fixed number of worker processes, started when first needed.
 
     Args:
         count: Number of processes, at least one.
         setup: Sent to each worker once, and handed to every function it runs.
+        progress: Called, from any thread, with the lines that workers :func:`tell`.
     """
 
-    def __init__(self, count: int, setup: Any = None) -> None:
+    def __init__(
+        self, count: int, setup: Any = None, progress: Callable[[str], None] | None = None
+    ) -> None:
         self.count = max(1, count)
+        self._progress = progress or (lambda line: None)
         self._setup = setup
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
         self._all: list[subprocess.Popen[bytes]] = []
@@ -106,7 +136,10 @@ class WorkerPool:
         process = self._idle.get()
         try:
             send(process.stdin, (function, item))  # type: ignore[arg-type]
-            succeeded, result = receive(process.stdout)  # type: ignore[arg-type]
+            kind, result = receive(process.stdout)  # type: ignore[arg-type]
+            while kind == "progress":
+                self._progress(result)
+                kind, result = receive(process.stdout)  # type: ignore[arg-type]
         except (EOFError, OSError, ValueError) as error:
             if self._closed:
                 raise ChipfitError("the worker processes were stopped") from error
@@ -116,7 +149,7 @@ class WorkerPool:
                 "-9 means that the system ran out of memory; use fewer --workers",
             ) from error
         self._idle.put(process)
-        if not succeeded:
+        if kind == "error":
             raise result
         return result
 

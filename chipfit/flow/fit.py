@@ -94,7 +94,7 @@ def fit(
         problem = Problem(
             net=loaded.net, example=loaded.example(), task=task, target=target, table=table,
             budget=bounds, original=Candidate(ORIGINAL), seed=chosen.seed, options=options,
-            pool=WorkerPool(chosen.workers or os.cpu_count() or 1, Bench(loaded.net, task)),
+            pool=WorkerPool(chosen.workers or os.cpu_count() or 1, Bench(loaded.net, task), say),
             keep=tuple(chosen.keep), progress=say,
         )  # fmt: skip
         if target.provenance == "measured":

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from chipfit.cost.cost import Cost
@@ -13,7 +12,8 @@ from chipfit.graph.capture import trace
 from chipfit.methods.base import Method, Problem
 from chipfit.runs.candidate import ORIGINAL, Candidate
 from chipfit.runs.run import Run
-from chipfit.train.loop import Progress, fit_model
+from chipfit.train.jobs import training_lines
+from chipfit.train.loop import fit_model
 from chipfit.train.randomness import stream_seed
 from chipfit.train.recipe import Recipe
 
@@ -47,7 +47,7 @@ def train_original(problem: Problem, run: Run, recipe: Recipe, trained: bool) ->
             fit_model(
                 problem.net, problem.task, recipe, seed=stream_seed(problem.seed, 0),
                 checkpoint=run.checkpoint_folder(ORIGINAL) / "training.safetensors",
-                on_progress=_training_progress(problem.progress),
+                on_progress=training_lines("training", problem.progress, 2.0),
             )  # fmt: skip
         write_state(weights, problem.net.state_dict())
         metric = problem.task.metric
@@ -56,22 +56,6 @@ def train_original(problem: Problem, run: Run, recipe: Recipe, trained: bool) ->
     problem.progress(f"the original: {_metrics(done['metrics'])}")
     return Candidate(ORIGINAL, weights=f"candidates/{ORIGINAL}/{weights.name}",
                      metrics=done["metrics"])  # fmt: skip
-
-
-def _training_progress(say: Callable[[str], None]) -> Callable[[Progress], None]:
-    last = 0.0
-
-    def tell(progress: Progress) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last > 2:
-            last = now
-            say(
-                f"training: step {progress.step}/{progress.steps}, loss {progress.loss:.3f}, "
-                f"{progress.images_per_s:.0f} images/s, {progress.eta_s:.0f} s left"
-            )
-
-    return tell
 
 
 def _metrics(values: Mapping[str, float]) -> str:

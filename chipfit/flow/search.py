@@ -120,6 +120,7 @@ def _recover(
             weights_after=paths[c.id], recipe=long_recovery(recipe, chosen.recovery_epochs),
             seed=stream_seed(problem.seed, "recover", c.id),
             checkpoint=run.checkpoint_folder("recover") / f"{c.id}.safetensors",
+            label=f"recovering {c.id}",
         )
         for c in waiting
     ]  # fmt: skip

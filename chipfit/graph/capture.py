@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 import chipfit.graph.lowering  # noqa: F401  (registers the handlers)
@@ -29,16 +28,7 @@ def trace(net: nn.Module, example: torch.Tensor | Sequence[torch.Tensor]) -> Wor
     Raises:
         BadInput: The network fails on the example, or its output does not depend on it.
     """
-    inputs = _inputs(net, example)
-    # Shapes need no arithmetic: without data the network runs in a fraction of the time.
-    states = {
-        name: t.detach().to("meta") for name, t in (*net.named_parameters(), *net.named_buffers())
-    }
-    try:
-        return _record(net, [x.to("meta") for x in inputs], states).workload
-    except (RuntimeError, NotImplementedError, BadInput):
-        # It looks at its data, or makes tensors of its own: only a real run can show it.
-        return capture(net, example).workload
+    return capture(net, example).workload
 
 
 def capture(net: nn.Module, example: torch.Tensor | Sequence[torch.Tensor]) -> Program:
@@ -47,37 +37,23 @@ def capture(net: nn.Module, example: torch.Tensor | Sequence[torch.Tensor]) -> P
     The network runs once without gradients, in evaluation mode; its mode is restored.
     Arguments and errors as in :func:`trace`.
     """
-    inputs = _inputs(net, example)
+    tensors = [example] if isinstance(example, torch.Tensor) else list(example)
+    place = next((t.device for t in net.parameters()), torch.device("cpu"))
+    inputs = [x.to(place).clone() for x in tensors]
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    recorder = Recorder(net)
+    for x in inputs:
+        recorder.add_input(x)
     try:
-        return _record(net, inputs, None)
+        with torch.no_grad(), recorder.watching_modules(), recorder:
+            result = net(*inputs)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
         raise BadInput(
             f"{type(net).__name__} fails on an input of shape {shapes}: {error}",
             "give the shape it expects, for instance --input 1,3,224,224",
         ) from error
-
-
-def _inputs(net: nn.Module, example: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    tensors = [example] if isinstance(example, torch.Tensor) else list(example)
-    place = next((t.device for t in net.parameters()), torch.device("cpu"))
-    return [x.to(place).clone() for x in tensors]
-
-
-def _record(
-    net: nn.Module, inputs: list[torch.Tensor], states: dict[str, torch.Tensor] | None
-) -> Program:
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    recorder = Recorder(net, states)
-    for x in inputs:
-        recorder.add_input(x)
-    try:
-        with torch.no_grad(), recorder.watching_modules(), recorder:
-            if states is None:
-                result = net(*inputs)
-            else:
-                result = functional_call(net, states, tuple(inputs), tie_weights=True)
     finally:
         for module, training in modes:
             module.training = training

@@ -71,10 +71,9 @@ def _call_name(func: Any) -> str:
 
 
 def host(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a floating tensor in main memory; a tensor without data stays without data."""
-    tensor = tensor.detach()
-    tensor = tensor if tensor.dtype == torch.float64 else tensor.float()
-    return tensor if tensor.is_meta else tensor.cpu()
+    """Return a tensor in main memory; double precision stays, all else becomes float32."""
+    tensor = tensor.detach().cpu()
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _inside(func: types.FunctionType) -> Callable[..., Any]:
@@ -92,14 +91,11 @@ class Recorder(TorchFunctionMode):
     """Watches one forward pass and collects :class:`RawNode` objects.
 
     Args:
-        net: The network.
-        states: Its parameters and buffers by dotted name, where it runs on substitutes for them.
+        net: The network; its parameters and buffers are constants under their dotted names.
     """
 
-    def __init__(self, net: nn.Module, states: dict[str, torch.Tensor] | None = None) -> None:
+    def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        if states is None:
-            states = dict((*net.named_parameters(), *net.named_buffers()))
         self.nodes: list[RawNode] = []
         self.inputs: list[str] = []
         self.shapes: dict[str, Shape] = {}
@@ -110,7 +106,8 @@ class Recorder(TorchFunctionMode):
         self._alive: list[torch.Tensor] = []
         self._stack: list[str] = [""]
         self._modules = {id(m): name for name, m in net.named_modules()}
-        self._states = {id(tensor): name for name, tensor in states.items()}
+        states = (*net.named_parameters(), *net.named_buffers())
+        self._states = {id(tensor): name for name, tensor in states}
 
     def add_input(self, tensor: torch.Tensor) -> None:
         """Make ``tensor`` an input of the network."""
@@ -210,10 +207,7 @@ class Recorder(TorchFunctionMode):
             if func.__module__ == "torch.nn.functional":
                 with self:
                     return _inside(func)(*args, **kwargs)
-        if name == "batch_norm" and args[0].is_meta:
-            result = torch.empty_like(args[0])  # shapeless work that PyTorch does slowly on meta
-        else:
-            result = func(*args, **kwargs)
+        result = func(*args, **kwargs)
         if name == "setitem":
             self.emit_unsupported("setitem", active, [args[0]])
             return result

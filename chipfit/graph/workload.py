@@ -146,6 +146,20 @@ class Workload:
         shapes = {name: self.shapes[name] for name in sorted(made | read)}
         return Workload(nodes, inputs, outputs, shapes, frozenset(constants))
 
+    def part(self, indices: Sequence[int]) -> Workload:
+        """Return the nodes at ``indices`` (ascending) as a workload of their own.
+
+        Unlike in :meth:`window`, a tensor that a node of the part reads is no output of it, even
+        where others outside read it too.
+        """
+        nodes = tuple(self.nodes[i] for i in indices)
+        made = {node.output for node in nodes}
+        read = dict.fromkeys(name for node in nodes for name in node.inputs)
+        inputs = tuple(n for n in read if n not in made and n not in self.constants)
+        outputs = tuple(node.output for node in nodes if node.output not in read)
+        shapes = {name: self.shapes[name] for name in (*read, *outputs)}
+        return Workload(nodes, inputs, outputs, shapes, frozenset(read) & self.constants)
+
     @cached_property
     def key(self) -> str:
         """A stable identity (hex) by structure: operators and wiring, whatever the names."""

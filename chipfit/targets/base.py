@@ -6,6 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from chipfit.cost.cost import Cost
@@ -48,16 +49,30 @@ class Unit:
     """What a target prices on its own: a small workload, and the nodes of it that are charged.
 
     On Ethos-U a unit is an operator between its neighbours; on CPU runtimes it is a whole block.
+    A price is mostly looked up by ``key``, so the workload is cut out only when it is asked for.
 
     Args:
         key: Stable identity by structure; equal units share one row of the cost table.
-        workload: The operators compiled or measured.
+        source: The network that the unit is a part of.
+        indices: Its nodes there, ascending.
         focus: Indices into ``workload.nodes`` whose cost is read.
     """
 
     key: str
-    workload: Workload
+    source: Workload
+    indices: tuple[int, ...]
     focus: tuple[int, ...]
+
+    @cached_property
+    def workload(self) -> Workload:
+        """What is compiled or measured."""
+        return self.source.part(self.indices)
+
+    def __reduce__(
+        self,
+    ) -> tuple[type[Unit], tuple[str, Workload, tuple[int, ...], tuple[int, ...]]]:
+        # Another process gets the part, not the whole network.
+        return Unit, (self.key, self.workload, tuple(range(len(self.indices))), self.focus)
 
 
 class Target(ABC):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from chipfit.graph.op import Op
-from chipfit.graph.workload import Node, Workload
+from chipfit.graph.workload import Workload
 from chipfit.targets.base import Unit
 
 #: Operators that cost nothing on targets with linear tensors; neighbours are looked for past them.
@@ -117,37 +117,17 @@ def _reach(
 def _unit(
     workload: Workload, indices: Sequence[int], focus: tuple[int, ...], keys: Sequence[str]
 ) -> Unit:
-    """Build the unit of the nodes at ``indices``.
+    """Name the unit of the nodes at ``indices`` by its operators and wiring.
 
     A tensor that a node of the unit reads is no output of it, even where others outside read it
     too: being a network output would change how the compiler lays it out.
     """
-    nodes: tuple[Node, ...] = tuple(workload.nodes[i] for i in indices)
-    constants = workload.constants
     number: dict[str, int] = {}
-    made: set[str] = set()
-    read: set[str] = set()
-    inputs: list[str] = []
     parts = [repr(focus)]
-    for i, node in zip(indices, nodes, strict=True):
-        wires = []
-        for name in node.inputs:
-            if name not in number:
-                number[name] = len(number)
-                if name not in constants:
-                    inputs.append(name)
-            wires.append(str(number[name]))
-            read.add(name)
-        made.add(node.output)
+    for i in indices:
+        node = workload.nodes[i]
+        wires = [str(number.setdefault(name, len(number))) for name in node.inputs]
         number[node.output] = len(number)
         parts.append(f"{keys[i]}:{','.join(wires)}")
-    outputs = tuple(node.output for node in nodes if node.output not in read)
-    part = Workload(
-        nodes,
-        tuple(inputs),
-        outputs,
-        {name: workload.shapes[name] for name in number},
-        frozenset(read & constants) if constants else constants,
-    )
-    text = "|".join(parts)
-    return Unit(hashlib.blake2b(text.encode(), digest_size=12).hexdigest(), part, focus)
+    key = hashlib.blake2b("|".join(parts).encode(), digest_size=12).hexdigest()
+    return Unit(key, workload, tuple(indices), focus)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ from chipfit.files import read_state, write_state
 from chipfit.rewrite.edits import Edit, relative
 from chipfit.rewrite.slice import slice_channels, slice_channels_
 from chipfit.tasks.base import Task
-from chipfit.train.loop import fit_model
+from chipfit.train.loop import Progress, fit_model
 from chipfit.train.recipe import Recipe
+from chipfit.workers import tell
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class TuneJob:
         seed: Decides the order of the data.
         checkpoint: File for the checkpoint of a long training; ``None`` for a short one.
         images: Validation images to evaluate on; ``None`` for all.
+        label: What progress is told about; ``""`` for none.
     """
 
     before: tuple[Edit, ...]
@@ -54,6 +58,25 @@ class TuneJob:
     seed: int
     checkpoint: Path | None = None
     images: int | None = None
+    label: str = ""
+
+
+def training_lines(
+    label: str, say: Callable[[str], None], every_s: float = 5.0
+) -> Callable[[Progress], None]:
+    """Return a callback that turns the progress of a training into lines, now and then."""
+    last = time.monotonic()
+
+    def show(progress: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= every_s:
+            last = time.monotonic()
+            say(
+                f"{label}: step {progress.step}/{progress.steps}, loss {progress.loss:.3f}, "
+                f"{progress.images_per_s:.0f} images/s, {progress.eta_s:.0f} s left"
+            )
+
+    return show
 
 
 def tune(bench: Bench, job: TuneJob) -> dict[str, Any]:
@@ -71,6 +94,7 @@ def tune(bench: Bench, job: TuneJob) -> dict[str, Any]:
         result = fit_model(
             net, bench.task, job.recipe, seed=job.seed, checkpoint=job.checkpoint,
             teacher=bench.net if job.recipe.distils else None,
+            on_progress=training_lines(job.label, tell) if job.label else None,
         )  # fmt: skip
     except TrainingDiverged as error:
         return {"diverged": error.message}

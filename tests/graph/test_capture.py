@@ -35,13 +35,6 @@ def test_program_takes_batches(name):
         torch.testing.assert_close(WorkloadModule(program)(batch), net(batch), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_tracing_without_data_finds_the_same(name):
-    net = randomised(ALL[name]())
-    x = torch.randn(1, 3, 16, 16)
-    assert trace(net, x) == capture(net, x).workload
-
-
 def test_convolution_batch_norm_and_activation_are_one_operator():
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 4, 1))
     workload = trace(net, torch.zeros(1, 3, 8, 8))
@@ -153,7 +146,7 @@ def test_control_flow_and_in_place_calls():
     assert sum(n.op.kind == "conv2d" for n in program.workload.nodes) == 4
 
 
-def test_a_network_that_looks_at_its_data_is_traced_by_a_real_run():
+def test_a_network_may_look_at_its_data():
     class Peeking(nn.Module):
         def __init__(self):
             super().__init__()
