@@ -16,6 +16,8 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import cloudpickle
@@ -152,6 +154,16 @@ class WorkerPool:
         if kind == "error":
             raise result
         return result
+
+    def peak_rss_bytes(self) -> int:
+        """Return the sum of the workers' peak resident memory so far; 0 where it is not told."""
+        total = 0
+        for process in self._all:
+            with suppress(OSError):
+                for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+                    if line.startswith("VmHWM:"):
+                        total += int(line.split()[1]) * 1024
+        return total
 
     def close(self) -> None:
         """Stop the workers at once."""

@@ -40,6 +40,8 @@ def main() -> None:
         arguments.data = "digits"
     result = cf.fit(
         "tiny_mobilenet_v2", arguments.target, arguments.budget, arguments.data, run=arguments.run,
+        recovery_epochs=1.0,
+        members=6,
         progress=terminal.progress, command=f"python examples/demo.py --run {arguments.run}",
     )  # fmt: skip
     report = write_report(arguments.run)

@@ -114,30 +114,50 @@ def file_metric(task: Task, path: Path) -> float:
 def cost_fields(cost: NetworkCost, target: Target, workload: Workload) -> dict[str, Any]:
     """Return a network's cost as fields of a candidate.
 
-    What a target does not charge but the network has (MACs, parameters) is filled in.
+    MACs and parameters are those of the workload: compilers count other things besides.
     """
-    shapes = {node.name: node.op.output for node in workload.nodes}
     values = {
+        **cost.total.values,
+        **target.static_cost(workload),
         "macs": workload.macs,
         "params": workload.parameter_count,
-        **target.static_cost(workload),
-        **cost.total.values,
     }
-    layers = [
-        {
-            "name": layer.name,
-            "kind": layer.kind,
-            "output": list(shapes.get(layer.name, ())),
-            "cost": dict(layer.cost.values),
-        }
-        for layer in cost.layers
-    ]
+    layers = layers_by_node(cost, workload)
     return {
         "cost": values,
         "provenance": cost.total.provenance,
         "spread": dict(cost.total.spread),
         "layers": layers,
     }
+
+
+def layers_by_node(cost: NetworkCost, workload: Workload) -> list[dict[str, Any]]:
+    """Return the layers of a compiled file under the names of the network's operators.
+
+    Compilers split an operator, or name its parts with a suffix; the parts are added up.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    for layer in cost.layers:
+        name = layer.name
+        while name not in workload.by_name and "_" in name:
+            name = name.rpartition("_")[0]
+        node = workload.by_name.get(name)
+        if node is None:
+            name = layer.name
+        entry = merged.setdefault(
+            name,
+            {
+                "name": name,
+                "kind": node.op.kind if node else layer.kind,
+                "output": list(node.op.output) if node else [],
+                "cost": {},
+            },
+        )
+        for key, value in layer.cost.values.items():
+            entry["cost"][key] = entry["cost"].get(key, 0) + value
+        if node is not None:
+            entry["cost"]["macs"] = node.op.macs
+    return list(merged.values())
 
 
 def finish_all(

@@ -40,7 +40,7 @@ def search_family(
     Raises:
         InfeasibleBudget: No exported file is within it; everything found is in the run directory.
     """
-    with run.stage("finish the original"):
+    with run.stage("finish the original", problem.pool):
         original = _finish([seedling], problem, run)[0]
     cost = Cost(dict(original.cost), original.provenance)
     budget = problem.budget.resolve(cost)
@@ -49,14 +49,14 @@ def search_family(
     family: list[Candidate] = []
     for _ in range(TIGHTENINGS):
         asked = replace(problem, budget=bound, original=original)
-        with run.stage(f"search ({chosen.method})"):
+        with run.stage(f"search ({chosen.method})", problem.pool):
             family = spread(list(method.search(asked, run)), chosen.members, bound.keys[0])
             for candidate in family:
                 if not (run.candidate_folder(candidate.id) / "candidate.json").exists():
                     run.save(candidate)  # a run cut off from here on has members to show
-        with run.stage("recover accuracy"):
+        with run.stage("recover accuracy", problem.pool):
             family = _recover(family, problem, run, recipe, chosen)
-        with run.stage("export, check and cost"):
+        with run.stage("export, check and cost", problem.pool):
             family = _finish(family, problem, run)
         last = family[-1] if family else original
         excess = budget.excess(Cost(dict(last.cost), last.provenance))

@@ -57,7 +57,7 @@ class NetAdapt:
     """
 
     defaults: Mapping[str, Any] = {
-        "steps": 10, "decay": 0.96, "initial_reduction": 0.0, "short_steps": 20,
+        "steps": 16, "decay": 0.96, "initial_reduction": 0.0, "short_steps": 30,
         "selection": "accuracy", "val_images": 2000,
     }  # fmt: skip
 
