@@ -19,6 +19,7 @@ from chipfit.cost.cost import Cost
 from chipfit.errors import BadInput, InfeasibleBudget, TrainingDiverged
 from chipfit.graph.channels import ChannelGroup, channel_groups
 from chipfit.methods.base import METHODS, Problem
+from chipfit.methods.reach import check_reachable, cost_text
 from chipfit.methods.schedule import ReductionSchedule, spanning
 from chipfit.methods.widths import WidthPricer, keep_largest
 from chipfit.rewrite.edits import Edit
@@ -65,7 +66,7 @@ class NetAdapt:
         """Raise where the narrowest network is over budget, or the schedule ends above it."""
         options, _, pricer, space = self._open(problem)
         start, cheapest = pricer.price([dict(space.largest()), dict(space.smallest())])
-        _check_reachable(problem, start, cheapest)
+        check_reachable(problem, start, cheapest)
         _schedule(problem.budget, start, options)
 
     def _open(
@@ -83,7 +84,7 @@ class NetAdapt:
         options, groups, pricer, space = self._open(problem)
         widths = dict(space.largest())
         start, cheapest = pricer.price([widths, dict(space.smallest())])
-        _check_reachable(problem, start, cheapest)
+        check_reachable(problem, start, cheapest)
         schedule = _schedule(problem.budget, start, options)
         kept = {name: tuple(range(width)) for name, width in widths.items()}
         parent, cost = problem.original, start
@@ -93,37 +94,26 @@ class NetAdapt:
             key = f"netadapt/step/{step}"
             done = run.recall(key)
             if done is None:
-                offers = _offers(pricer, space, widths, problem, start, cost, schedule, step)
-                done = _take_step(problem, run, options, step, parent, groups, kept, offers, pricer)
+                limits, offers = _offers(
+                    pricer, space, widths, problem, start, cost, schedule, step
+                )
+                done = _take_step(
+                    problem, run, options, step, parent, groups, kept, limits, offers, pricer
+                )
             widths = widths | {done["group"]: done["width"]}
             kept = kept | {done["group"]: tuple(done["kept"])}
             before, cost = cost, Cost(done["predicted"], "predicted")
             parent = _candidate(problem, step, parent, widths, pricer.edits(kept), done, before)
             problem.progress(
-                f"step {step}: {done['group']} {done['from']} -> {done['width']}, {_text(cost)}, "
-                f"validation {done[problem.val_metric]:.4f}"
+                f"step {step}: {done['group']} {done['from']} -> {done['width']}, "
+                f"{cost_text(cost)}, validation {done[problem.val_metric]:.4f}"
             )
             yield parent
-
-
-def _check_reachable(problem: Problem, start: Cost, cheapest: Cost) -> None:
-    missing = [key for key in problem.budget.keys if key not in start]
-    if missing:
-        raise BadInput(
-            f"netadapt cannot steer by {', '.join(missing)} on {problem.target.name}",
-            f"bound one of: {', '.join(sorted(start.values))}",
-        )
-    if not problem.budget.met(cheapest):
-        raise InfeasibleBudget(
-            f"the budget {problem.budget} cannot be met by narrowing layers: the narrowest "
-            f"reachable network costs {_text(cheapest, problem.budget)}",
-            f"the original costs {_text(start, problem.budget)}",
-        )
-
-
-def _text(cost: Cost, budget: Budget | None = None) -> str:
-    keys = budget.keys if budget else ("latency_ms" if "latency_ms" in cost else "macs",)
-    return ", ".join(f"{key}={cost[key]:.4g}" for key in keys)
+        if not problem.budget.met(cost):
+            raise InfeasibleBudget(
+                f"{step} steps end at {cost_text(cost, problem.budget)}, above {problem.budget}",
+                "raise initial_reduction or decay; the members found are in the run directory",
+            )
 
 
 def _schedule(budget: Budget, start: Cost, options: Mapping[str, Any]) -> ReductionSchedule:
@@ -142,8 +132,8 @@ def _schedule(budget: Budget, start: Cost, options: Mapping[str, Any]) -> Reduct
 def _offers(
     pricer: WidthPricer, space: SearchSpace, widths: Mapping[str, int], problem: Problem,
     start: Cost, now: Cost, schedule: ReductionSchedule, step: int,
-) -> list[tuple[str, int, Cost]]:  # fmt: skip
-    """Return the proposals of a step.
+) -> tuple[dict[str, float], list[tuple[str, int, Cost]]]:  # fmt: skip
+    """Return the constraint of a step and the proposals that meet it.
 
     Late in a search no single layer may be able to give the whole ``dR``; the paper stops there.
     Here the step is halved, at last to any saving at all, so that every reachable budget is met.
@@ -153,10 +143,10 @@ def _offers(
         limits = _constraint(problem.budget, start, now, share)
         offers = _proposals(pricer, space, widths, limits)
         if offers:
-            return offers
+            return limits, offers
     raise InfeasibleBudget(
         f"after step {step - 1} no single layer can save anything more: the cheapest reachable "
-        f"network costs {_text(now, problem.budget)}, the budget is {problem.budget}",
+        f"network costs {cost_text(now, problem.budget)}, the budget is {problem.budget}",
         "the members found so far are in the run directory; raise the budget",
     )
 
@@ -191,7 +181,7 @@ def _proposals(
 def _take_step(
     problem: Problem, run: Run, options: Mapping[str, Any], step: int, parent: Candidate,
     groups: Mapping[str, ChannelGroup], kept: Mapping[str, tuple[int, ...]],
-    offers: list[tuple[str, int, Cost]], pricer: WidthPricer,
+    limits: Mapping[str, float], offers: list[tuple[str, int, Cost]], pricer: WidthPricer,
 ) -> dict[str, Any]:  # fmt: skip
     """Fine-tune every proposal shortly and record the one to keep."""
     net = parent.build(problem.net, run.folder) if parent.weights else problem.net
@@ -222,6 +212,7 @@ def _take_step(
         "step", f"netadapt/step/{step}", step=step, group=chosen_one.group,
         width=chosen_one.width, kept=list(chosen_one.kept),
         predicted=dict(chosen_one.cost.values), proposals=len(entries),
+        constraint=dict(limits), budget_ms=limits.get("latency_ms"),
         **{"from": len(kept[chosen_one.group]),
            problem.val_metric: results[best][problem.val_metric]},
     )  # fmt: skip

@@ -85,8 +85,8 @@ class Candidate:
         Raises:
             StorageError: The weights are missing, damaged or of another network.
         """
-        from chipfit.rewrite.slice import slice_channels
         from chipfit.files import read_state
+        from chipfit.rewrite.slice import slice_channels
 
         built = slice_channels(net, self.edits)
         try:

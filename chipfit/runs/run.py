@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from chipfit.errors import BadInput, RunMismatch, StorageError
+from chipfit.files import write_json
 from chipfit.rewrite.edits import Edit
 from chipfit.runs.candidate import ORIGINAL, Candidate
 from chipfit.runs.environment import environment
-from chipfit.files import write_json
 from chipfit.runs.journal import Journal
 from chipfit.workers import WorkerPool
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from chipfit.errors import BadInput, RunMismatch, StorageError
+from chipfit.files import read_state, write_json, write_state
 from chipfit.rewrite import Edit
 from chipfit.runs import Candidate, Journal, Run
 from chipfit.runs import journal as journal_module
-from chipfit.files import read_state, write_json, write_state
 
 
 def test_events_survive_and_are_recalled_by_key(tmp_path):
