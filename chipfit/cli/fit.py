@@ -73,5 +73,5 @@ def fit_command(
     if as_json:
         terminal.document({**result.to_json(), "report": str(report)})
         return
-    terminal.out.print(family_table(run, format="rich"))
+    terminal.out.print(family_table(run, format="rich"), soft_wrap=True)
     terminal.out.print(f"budget met; report: {report}")

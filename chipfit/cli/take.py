@@ -26,7 +26,7 @@ def report_command(run: Path, as_json: bool) -> None:
     if as_json:
         terminal.document({**result.to_json(), "report": str(path)})
         return
-    terminal.out.print(family_table(run, format="rich"))
+    terminal.out.print(family_table(run, format="rich"), soft_wrap=True)
     terminal.out.print(f"report: {path}")
 
 

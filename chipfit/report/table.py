@@ -19,6 +19,9 @@ from chipfit.report.read import read_run
 if TYPE_CHECKING:
     from rich.table import Table
 
+#: Metrics of a member before it was finished; they stand in its details, not in the table.
+STAGES = ("short_", "long_")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -118,7 +121,11 @@ def columns(run: RunData) -> list[Column]:
     """
     metrics = metric_keys(run)
     known = {c.key for c in _ACCURACIES}
-    others = [_figure(k, quantity(k, metric=True).label) for k in metrics if k not in known]
+    others = [
+        _figure(k, quantity(k, metric=True).label)
+        for k in metrics
+        if k not in known and not k.startswith(STAGES)
+    ]
     accuracies = [c for c in _ACCURACIES if c.key in metrics or not others]
     costs = {c.key for c in _COSTS}
     bounds = [_figure(key, quantity(key).label) for key in run.budget if key not in costs]
@@ -203,13 +210,15 @@ def _flag(value: bool | None) -> str:
 
 def rich_table(run: RunData) -> Table:
     """Return the family as a table for ``rich``, with the best member in bold."""
+    from rich.console import JustifyMethod
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=Text(f"{run.network} → {run.target}"), title_justify="left")
     shown = columns(run)
     for column in shown:
-        table.add_column(Text(column.head), justify="left" if column.text else "right")
+        side: JustifyMethod = "left" if column.text else "right"
+        table.add_column(Text(column.head), justify=side, no_wrap=column is shown[0])
     chosen = best(run)
     for row in family_rows(run):
         style = "bold" if row.member is chosen else ""
