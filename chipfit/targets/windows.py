@@ -37,21 +37,42 @@ def neighbour_units(workload: Workload, reach: Callable[[Op], tuple[int, int]]) 
     """
     keys = [op_key(node.op) for node in workload.nodes]
     producer = workload.producer
-    producers: list[list[int]] = []
-    consumers: list[list[int]] = [[] for _ in workload.nodes]
-    for i, node in enumerate(workload.nodes):
-        makers = [producer[name] for name in node.inputs if name in producer]
-        producers.append(makers)
-        for maker in dict.fromkeys(makers):
-            consumers[maker].append(i)
-    free = [node.op.kind in TRANSPARENT for node in workload.nodes]
+    wiring = _wiring(
+        tuple(tuple(producer.get(name, -1) for name in node.inputs) for node in workload.nodes),
+        tuple(node.op.kind in TRANSPARENT for node in workload.nodes),
+    )
     units = []
     for i, node in enumerate(workload.nodes):
-        before, after = reach(node.op)
-        chosen = _reach(i, producers, free, before) | _reach(i, consumers, free, after) | {i}
-        indices = sorted(chosen)
+        indices = wiring.around(i, *reach(node.op))
         units.append(_unit(workload, indices, (indices.index(i),), keys))
     return units
+
+
+class _Wiring:
+    """Who feeds whom; the variants of one network share it, so neighbours are found once."""
+
+    def __init__(self, makers: Sequence[Sequence[int]], transparent: Sequence[bool]) -> None:
+        self._transparent = transparent
+        self._producers = [[maker for maker in own if maker >= 0] for own in makers]
+        self._consumers: list[list[int]] = [[] for _ in makers]
+        for i, own in enumerate(self._producers):
+            for maker in dict.fromkeys(own):
+                self._consumers[maker].append(i)
+        self._found: dict[tuple[int, int, int], tuple[int, ...]] = {}
+
+    def around(self, node: int, before: int, after: int) -> tuple[int, ...]:
+        """Return ``node`` and its neighbours, ascending."""
+        place = (node, before, after)
+        if place not in self._found:
+            upwards = _reach(node, self._producers, self._transparent, before)
+            downwards = _reach(node, self._consumers, self._transparent, after)
+            self._found[place] = tuple(sorted({node} | upwards | downwards))
+        return self._found[place]
+
+
+@lru_cache(maxsize=256)
+def _wiring(makers: tuple[tuple[int, ...], ...], transparent: tuple[bool, ...]) -> _Wiring:
+    return _Wiring(makers, transparent)
 
 
 def block_units(workload: Workload, minimum: int) -> list[Unit]:
