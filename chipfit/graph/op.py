@@ -65,6 +65,21 @@ class Op:
     activation: str = "none"
     constants: tuple[int, ...] = ()
 
+    def __hash__(self) -> int:
+        # Searches look operators up millions of times; nested tuples are slow to hash.
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(
+            (self.kind, self.inputs, self.output, self.attrs, self.activation, self.constants)
+        )
+
+    def __reduce__(self) -> tuple[type[Op], tuple[Any, ...]]:
+        # Cached values stay behind: hashes of text differ from process to process.
+        fields = (self.kind, self.inputs, self.output, self.attrs, self.activation, self.constants)
+        return Op, fields
+
     def __getitem__(self, name: str) -> Any:
         """Return the attribute ``name``; raises ``KeyError`` where the kind has none."""
         return self._attrs[name]
