@@ -13,35 +13,12 @@ from chipfit.cost.cost import Cost
 from chipfit.errors import UnsupportedOp
 from chipfit.graph.workload import Program, Workload
 from chipfit.registry import Registry
+from chipfit.targets.layer import LayerCost, NetworkCost, Refusal, RuntimeNode
+from chipfit.targets.roofline import Roofline
 
-
-@dataclass(frozen=True)
-class Refusal:
-    """An operator that a target cannot run: its place, its kind and the reason."""
-
-    name: str
-    kind: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class LayerCost:
-    """The share of one operator in the cost of a network."""
-
-    name: str
-    kind: str
-    cost: Cost
-
-
-@dataclass(frozen=True)
-class NetworkCost:
-    """The cost of a whole network and of its layers.
-
-    ``layers`` need not add up to ``total`` on targets whose compilers overlap operators.
-    """
-
-    total: Cost
-    layers: tuple[LayerCost, ...] = ()
+__all__ = [
+    "TARGETS", "LayerCost", "NetworkCost", "Refusal", "Roofline", "RuntimeNode", "Target", "Unit",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -143,6 +120,20 @@ class Target(ABC):
             self.cost_file(network) if isinstance(network, Path) else self.cost(network)
             for network in networks
         ]
+
+    def runtime_nodes(self, network: Workload | Program | Path) -> list[RuntimeNode]:
+        """Return the operators that the runtime really executes, with their shares of the time.
+
+        Empty where the target has no runtime that tells.
+
+        Raises:
+            UnsupportedOp: An operator cannot run.
+        """
+        return []
+
+    def roofline(self) -> Roofline | None:
+        """Return the device's peak speeds, or ``None`` where they are unknown."""
+        return None
 
     def anchors(self, stored: Mapping[str, float]) -> dict[str, float]:
         """Adopt, or measure, the figures that all rows of one cost table must share.
