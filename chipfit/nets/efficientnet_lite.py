@@ -42,16 +42,25 @@ class EfficientNetLite(nn.Module):
         num_classes: Outputs.
         input_shape: ``(1, C, H, W)``; fixes the padding.
         dropout: Probability before the classifier.
+        activation: Everywhere in the network.
     """
 
     def __init__(
-        self, width: float, depth: float, num_classes: int, input_shape: Shape4, dropout: float
+        self,
+        width: float,
+        depth: float,
+        num_classes: int,
+        input_shape: Shape4,
+        dropout: float,
+        activation: str,
     ) -> None:
         super().__init__()
         self.input_shape = input_shape
         size = (input_shape[2], input_shape[3])
         layers: list[nn.Module] = [
-            ConvBNAct(input_shape[1], 32, 3, 2, same_size=size, eps=EPS, momentum=MOMENTUM)
+            ConvBNAct(
+                input_shape[1], 32, 3, 2, act=activation, same_size=size, eps=EPS, momentum=MOMENTUM
+            )
         ]
         size, channels = (-(-size[0] // 2), -(-size[1] // 2)), 32
         for number, (expansion, base, repeats, first_stride, kernel) in enumerate(STAGES):
@@ -66,13 +75,14 @@ class EfficientNetLite(nn.Module):
                         channels * expansion,
                         kernel,
                         stride,
+                        act=activation,
                         same_size=size,
                         eps=EPS,
                         momentum=MOMENTUM,
                     )
                 )
                 channels, size = out, (-(-size[0] // stride), -(-size[1] // stride))
-        layers.append(ConvBNAct(channels, 1280, eps=EPS, momentum=MOMENTUM))
+        layers.append(ConvBNAct(channels, 1280, act=activation, eps=EPS, momentum=MOMENTUM))
         self.features = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(1280, num_classes))
@@ -101,9 +111,10 @@ def efficientnet_lite0(
     num_classes: int = 1000,
     input_shape: Shape4 = (1, 3, 224, 224),
     dropout: float = 0.2,
+    activation: str = "relu6",
 ) -> EfficientNetLite:
-    """Build EfficientNet-Lite0."""
-    return EfficientNetLite(1.0, 1.0, num_classes, input_shape, dropout)
+    """Build EfficientNet-Lite0; ``activation`` is ``relu6`` as published."""
+    return EfficientNetLite(1.0, 1.0, num_classes, input_shape, dropout, activation)
 
 
 @register_net(
@@ -116,9 +127,10 @@ def efficientnet_lite1(
     num_classes: int = 1000,
     input_shape: Shape4 = (1, 3, 240, 240),
     dropout: float = 0.2,
+    activation: str = "relu6",
 ) -> EfficientNetLite:
-    """Build EfficientNet-Lite1."""
-    return EfficientNetLite(1.0, 1.1, num_classes, input_shape, dropout)
+    """Build EfficientNet-Lite1; ``activation`` is ``relu6`` as published."""
+    return EfficientNetLite(1.0, 1.1, num_classes, input_shape, dropout, activation)
 
 
 @register_net(
@@ -131,6 +143,7 @@ def efficientnet_lite2(
     num_classes: int = 1000,
     input_shape: Shape4 = (1, 3, 260, 260),
     dropout: float = 0.3,
+    activation: str = "relu6",
 ) -> EfficientNetLite:
-    """Build EfficientNet-Lite2."""
-    return EfficientNetLite(1.1, 1.2, num_classes, input_shape, dropout)
+    """Build EfficientNet-Lite2; ``activation`` is ``relu6`` as published."""
+    return EfficientNetLite(1.1, 1.2, num_classes, input_shape, dropout, activation)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,45 @@ def register_net(name: str, *, summary: str, source: str = "") -> Callable[[Fact
     return NETS.register(name, summary=summary, source=source)
 
 
+def read_options(text: str) -> tuple[str, dict[str, Any]]:
+    """Read ``NAME`` or ``NAME:option=value,option=value``; numbers and booleans become such.
+
+    >>> read_options("ran_e_gt:activation=relu6,dropout=0.1")
+    ('ran_e_gt', {'activation': 'relu6', 'dropout': 0.1})
+
+    Raises:
+        BadInput: An option is malformed, given twice, or not one that may stand in a name.
+    """
+    name, _, tail = text.partition(":")
+    options: dict[str, Any] = {}
+    for part in filter(None, tail.split(",")):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not value:
+            raise BadInput(f"cannot read the option {part!r} in {text!r}", "write option=value")
+        if key in options:
+            raise BadInput(f"the option {key} of {name} is given twice")
+        if key in ("input_shape", "in_channels", "seed"):
+            raise BadInput(f"{key} cannot stand in the name {text!r}", "it has a place of its own")
+        try:
+            options[key] = ast.literal_eval(value.capitalize() if _is_boolean(value) else value)
+        except (ValueError, SyntaxError):
+            options[key] = value
+    return name, options
+
+
+def _is_boolean(value: str) -> bool:
+    return value.lower() in ("true", "false")
+
+
+def _check_type(net: str, key: str, value: Any, default: Any) -> None:
+    """Raise where a value can stand for no such option; ints pass for floats."""
+    wanted = type(default)
+    fits = isinstance(value, wanted) and isinstance(value, bool) == isinstance(default, bool)
+    if default is None or fits or (wanted is float and type(value) is int):
+        return
+    raise BadInput(f"{key}={value!r} of net {net!r} is no {wanted.__name__}", f"as in {default!r}")
+
+
 def create(
     name: str,
     *,
@@ -45,10 +85,11 @@ def create(
 ) -> nn.Module:
     """Build a network of the zoo with freshly drawn weights.
 
-    The global random state is left as it was; equal arguments give equal weights.
+    The global random state is left as it was; equal arguments give equal weights. Options may stand
+    in the name: ``"ran_i_small:width_multiple=8"``, several with commas.
 
     Args:
-        name: A name from ``chipfit nets``.
+        name: A name from ``chipfit nets``, with options behind a colon or without.
         num_classes: Outputs of the classifier; the net's own default where ``None``.
         in_channels: Image channels; those of ``input_shape`` where ``None``.
         input_shape: ``(1, C, H, W)``; the net's own default where ``None``. Some nets choose their
@@ -64,7 +105,15 @@ def create(
         >>> create("tiny_mobilenet_v2", num_classes=10, in_channels=1).input_shape
         (1, 1, 28, 28)
     """
-    factory = NETS.get(name).value
+    factory = NETS.get(name.partition(":")[0]).value
+    name, named = read_options(name)
+    twice = sorted(set(named) & set(options))
+    if "num_classes" in named and num_classes is not None:
+        twice.append("num_classes")
+    if twice:
+        raise BadInput(f"{', '.join(twice)} of net {name!r} is given twice")
+    num_classes = named.pop("num_classes", num_classes)
+    options |= named
     parameters = inspect.signature(factory).parameters
     unknown = sorted(set(options) - set(parameters))
     if unknown:
@@ -72,6 +121,8 @@ def create(
             f"net {name!r} has no option {', '.join(unknown)}",
             f"it takes {', '.join(parameters)}, in_channels and seed",
         )
+    for key, value in options.items():
+        _check_type(name, key, value, parameters[key].default)
     shape = tuple(input_shape or parameters["input_shape"].default)
     if len(shape) != 4 or min(shape) < 1:
         raise BadInput(f"input_shape {shape} of net {name!r} is not (1, C, H, W)")
@@ -80,9 +131,13 @@ def create(
             raise BadInput(f"in_channels={in_channels} does not fit input_shape {shape}")
         shape = (shape[0], in_channels, *shape[2:])
     if num_classes is not None:
+        _check_type(name, "num_classes", num_classes, parameters["num_classes"].default)
         if num_classes < 1:
             raise BadInput(f"num_classes={num_classes} of net {name!r} must be positive")
         options["num_classes"] = num_classes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return factory(input_shape=(1, *shape[1:]), **options)
+        try:
+            return factory(input_shape=(1, *shape[1:]), **options)
+        except ValueError as error:  # PyTorch's, of a probability or a size
+            raise BadInput(f"net {name!r} cannot be built: {error}") from error
