@@ -54,7 +54,7 @@ def fuse(recorded: Recorder, outputs: list[str]) -> list[RawNode]:
                 break
             absorb(node, user)
             readers[node.output] = readers.get(user.output, [])
-            for reader in nodes:
+            for reader in {id(reader): reader for reader in readers[node.output]}.values():
                 reader.inputs = [node.output if n == user.output else n for n in reader.inputs]
             for i, name in enumerate(outputs):
                 if name == user.output:

@@ -28,19 +28,30 @@ class Op:
     ===================  ==============================================================
     ``conv2d``           ``kernel (kh, kw)``, ``stride``, ``dilation``, ``groups``, ``bias``,
                          ``padding (top, bottom, left, right)`` with zeros
+    ``conv_transpose2d`` as ``conv2d``, with ``padding (h, w)`` and ``output_padding (h, w)``
     ``linear``           ``bias``; acts on the last axis
     ``matmul``           none; two activations, batched over the leading axes
     ``add sub mul div``  two inputs that broadcast; a constant input is a constant tensor
+    ``maximum minimum``  likewise
+    ``unary``            ``function``, one of ``abs exp log sqrt rsqrt erf sin cos sign floor ceil
+                         round log1p expm1 pow``; ``pow`` has an ``exponent``
+    ``clamp``            ``low`` and ``high``, a number or ``None``
     ``batch_norm``       none; a free-standing per-channel (axis 1) ``scale`` and ``shift``
     ``layer_norm``       ``axes`` (the normalised trailing axes), ``eps``, ``affine``
     ``group_norm``       ``groups``, ``eps``, ``affine``
     ``concat``           ``axis``
     ``slice``            ``axis``, ``start``, ``end``, ``step``
+    ``gather``           ``axis``, ``index``: the constant positions that are read
+    ``unfold``           columns of windows (im2col): ``kernel``, ``dilation``, ``padding (h, w)``,
+                         ``stride``; ``fold`` sums them back to an image
+    ``embedding``        ``rows`` of the table; its input holds integers
     ``pad``              ``padding``: one ``(before, after)`` per axis; ``value``
     ``max_pool2d``       ``kernel``, ``stride``, ``padding (top, bottom, left, right)``
     ``avg_pool2d``       the same and ``count_include_pad``
     ``mean`` ``amax``    ``axes``, ``keepdim``
-    ``resize``           ``mode`` ``nearest|bilinear``, ``align_corners``
+    ``adaptive_avg_pool2d``  none; windows follow from the sizes, which do not divide
+    ``cumsum``           ``axis``
+    ``resize``           ``mode`` ``nearest|nearest-exact|bilinear|bicubic``, ``align_corners``
     ``pixel_shuffle``    ``factor``; ``pixel_unshuffle`` likewise
     ``softmax``          ``axis``
     ``activation``       none; the function is in :attr:`activation`
@@ -99,10 +110,13 @@ class Op:
 
     @cached_property
     def macs(self) -> int:
-        """Multiply-accumulates of one forward pass: convolution, linear and matmul only."""
+        """Multiply-accumulates of one forward pass: convolutions, linear and matmul only."""
         if self.kind == "conv2d":
             kh, kw = self["kernel"]
             return math.prod(self.output) * (self.inputs[0][1] // self["groups"]) * kh * kw
+        if self.kind == "conv_transpose2d":
+            kh, kw = self["kernel"]
+            return math.prod(self.inputs[0]) * (self.output[1] // self["groups"]) * kh * kw
         if self.kind == "linear" or self.kind == "matmul":
             return math.prod(self.output) * self.inputs[0][-1]
         return 0
@@ -120,6 +134,12 @@ class Op:
             c_out, c_in = self.output[1], self.inputs[0][1]
             shapes = {"weight": (c_out, c_in // self["groups"], *self["kernel"])}
             return shapes | ({"bias": (c_out,)} if self["bias"] else {}) | slope
+        if self.kind == "conv_transpose2d":
+            c_out, c_in = self.output[1], self.inputs[0][1]
+            shapes = {"weight": (c_in, c_out // self["groups"], *self["kernel"])}
+            return shapes | ({"bias": (c_out,)} if self["bias"] else {}) | slope
+        if self.kind == "embedding":
+            return {"weight": (self["rows"], self.output[-1])}
         if self.kind == "linear":
             shapes = {"weight": (self.output[-1], self.inputs[0][-1])}
             return shapes | ({"bias": (self.output[-1],)} if self["bias"] else {}) | slope

@@ -9,9 +9,8 @@ recorded as an ``unsupported`` operator with its name and place.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,71 +19,10 @@ from torch.nn.modules import module as nn_module
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from chipfit.graph.calls import call_name, inside, version, writes
+from chipfit.graph.handlers import ANY_DTYPE, HANDLERS, Declined, RawNode, host, refuse_numbers
+from chipfit.graph.ledger import Ledger
 from chipfit.graph.op import Shape
-
-#: A handler records the operators behind one call: ``handler(recorder, result, *args, **kwargs)``.
-Handler = Callable[..., None]
-HANDLERS: dict[str, Handler] = {}
-
-
-def lowers(*names: str) -> Callable[[Handler], Handler]:
-    """Return a decorator that makes a function the handler of the calls named ``names``."""
-
-    def add(handler: Handler) -> Handler:
-        for name in names:
-            HANDLERS[name] = handler
-        return handler
-
-    return add
-
-
-class Declined(Exception):
-    """A handler meets a variant of its call that it cannot express."""
-
-
-@dataclass
-class RawNode:
-    """An operator under construction; fusion edits it before it is frozen into a ``Node``."""
-
-    kind: str
-    inputs: list[str]
-    output: str
-    shape: Shape
-    attrs: dict[str, Any]
-    params: dict[str, torch.Tensor] = field(default_factory=dict)
-    place: str = ""
-    module: str = ""
-    activation: str = "none"
-    absorbed: list[str] = field(default_factory=list)
-
-
-def _call_name(func: Any) -> str:
-    name: str = getattr(func, "__name__", str(func))
-    if name.startswith("__") and name.endswith("__") and name != "__get__":
-        name = name.strip("_")
-        if name in ("iadd", "radd", "isub", "imul", "rmul", "itruediv", "rmatmul", "imatmul"):
-            name = name[1:]
-        return {"truediv": "div", "rsub": "rsub", "rtruediv": "reciprocal_div"}.get(name, name)
-    if name == "__get__":
-        return "get_" + str(getattr(func, "__self__", None)).split("'")[1]
-    return name.rstrip("_") if len(name) > 1 else name
-
-
-def host(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor in main memory; double precision stays, all else becomes float32."""
-    tensor = tensor.detach().cpu()
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def _inside(func: types.FunctionType) -> Callable[..., Any]:
-    """Return ``func`` of ``torch.nn.functional`` without its own hand-over to overrides."""
-    checks = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
-    quiet = {name: lambda *_: False for name in checks}
-    clone = types.FunctionType(
-        func.__code__, {**func.__globals__, **quiet}, func.__name__, func.__defaults__
-    )
-    clone.__kwdefaults__ = func.__kwdefaults__
-    return clone
 
 
 class Recorder(TorchFunctionMode):
@@ -100,32 +38,36 @@ class Recorder(TorchFunctionMode):
         self.inputs: list[str] = []
         self.shapes: dict[str, Shape] = {}
         self.constants: dict[str, torch.Tensor] = {}
-        self._names: dict[int, str] = {}
-        self._constant_names: dict[int, str] = {}
-        self._expanded: dict[int, torch.Tensor] = {}
-        self._alive: list[torch.Tensor] = []
+        #: What constants held before the call under way wrote into them.
+        self.before: dict[int, torch.Tensor] = {}
+        self._ledger = Ledger()
+        self._constant_names: dict[tuple[int, int], str] = {}
+        self._kept: list[torch.Tensor] = []
         self._stack: list[str] = [""]
+        self._sources: frozenset[str] = frozenset()
         self._modules = {id(m): name for name, m in net.named_modules()}
-        states = (*net.named_parameters(), *net.named_buffers())
-        self._states = {id(tensor): name for name, tensor in states}
+        self._by_name = dict(net.named_modules())
+        self._parameters = {id(tensor): name for name, tensor in net.named_parameters()}
+        self._states = {id(tensor): name for name, tensor in net.named_buffers()}
+        self._states |= self._parameters
 
     def add_input(self, tensor: torch.Tensor) -> None:
         """Make ``tensor`` an input of the network."""
         name = "input" if not self.inputs else f"input_{len(self.inputs)}"
         self.inputs.append(name)
+        self._kept.append(tensor)
         self._bind(tensor, name)
 
     def _bind(self, tensor: torch.Tensor, name: str) -> None:
-        self._alive.append(tensor)
-        self._names[id(tensor)] = name
-        self._expanded.pop(id(tensor), None)
+        self._ledger.add(tensor, name=name)
         self.shapes[name] = tuple(tensor.shape)
 
     def is_activation(self, value: Any) -> bool:
         """Whether ``value`` is a tensor that depends on the network's input."""
-        return isinstance(value, torch.Tensor) and (
-            id(value) in self._names or id(value) in self._expanded
-        )
+        if not isinstance(value, torch.Tensor) or id(value) in self._parameters:
+            return False
+        entry = self._ledger.find(value)
+        return entry is not None and entry.active
 
     def is_constant(self, value: Any) -> bool:
         """Whether ``value`` is a tensor that does not depend on the network's input."""
@@ -135,22 +77,50 @@ class Recorder(TorchFunctionMode):
         """Return the name of a tensor; a tensor never seen before becomes a constant."""
         if not isinstance(value, torch.Tensor):
             value = torch.tensor(float(value))
-        if id(value) in self._expanded:
-            small = self._expanded.pop(id(value))
-            self.emit("add", [small, torch.zeros(value.shape)], value)
-        if id(value) in self._names:
-            return self._names[id(value)]
-        if id(value) not in self._constant_names:
-            name = self._states.get(id(value), f"const_{len(self.constants)}")
-            self._alive.append(value)
-            self._constant_names[id(value)] = name
-            self.constants[name] = host(value)
+        if not self.is_activation(value):
+            return self._constant(value)
+        entry = self._ledger.find(value)
+        assert entry is not None
+        if entry.expanded is not None:
+            self.emit("add", [entry.expanded, torch.zeros(value.shape)], value)
+        elif entry.writer:
+            names = [entry.writer] if entry.whole else [entry.name, entry.writer]
+            kind, attrs = "reshape", {}
+            if not entry.whole:
+                kind, attrs = "unsupported", {"aten": "a write through another view"}
+            self._append(RawNode(kind, names, "", tuple(value.shape), attrs), value)
+        entry = self._ledger.find(value)
+        assert entry is not None
+        return entry.name
+
+    def _constant(self, value: torch.Tensor) -> str:
+        old = self.before.get(id(value), value)
+        key = (id(value), version(old) if old is value else -1)
+        if key not in self._constant_names:
+            name = self._states.get(id(value), "") if old is value else ""
+            if not name or name in self.constants:
+                name = f"const_{len(self.constants)}"
+            self._kept += [value, old]
+            self._constant_names[key] = name
+            own = old is value and id(value) in self._states
+            self.constants[name] = host(value) if own else host(old).clone()
             self.shapes[name] = tuple(value.shape)
-        return self._constant_names[id(value)]
+        return self._constant_names[key]
+
+    def before_write(self, target: torch.Tensor) -> torch.Tensor:
+        """Return a tensor that stands for what ``target`` held before the call under way."""
+        if id(target) in self.before:
+            return self.before[id(target)].clone()
+        old = torch.empty_like(target)
+        entry = self._ledger.find(target)
+        assert entry is not None
+        self._ledger.add(old, name=entry.name if not entry.whole else self.ref(target))
+        return old
 
     def ref_broadcast(self, value: Any) -> str:
         """Like :meth:`ref`, but an expanded view is named by what was expanded."""
-        return self.ref(self._expanded.get(id(value), value))
+        entry = self._ledger.find(value) if isinstance(value, torch.Tensor) else None
+        return self.ref(value if entry is None or entry.expanded is None else entry.expanded)
 
     def emit(
         self,
@@ -165,13 +135,26 @@ class Recorder(TorchFunctionMode):
     ) -> None:
         """Record one operator that computes ``out`` from ``inputs`` (tensors or numbers)."""
         names = [self.ref_broadcast(x) if broadcast else self.ref(x) for x in inputs]
-        weight = (params or {}).get("weight")
-        owner = self._states.get(id(weight), "").rpartition(".")[0]
-        node = RawNode(kind, names, f"t{len(self.nodes)}", tuple(out.shape), attrs)
+        node = RawNode(kind, names, "", tuple(out.shape), attrs)
         node.params = {k: host(v) for k, v in (params or {}).items()}
-        node.place = self._stack[-1]
-        node.module = owner
+        node.module = self._owner((params or {}).get("weight"))
         node.activation = activation
+        self._append(node, out)
+
+    def _owner(self, weight: torch.Tensor | None) -> str:
+        if weight is None:
+            return ""
+        if id(weight) in self._states:
+            return self._states[id(weight)].rpartition(".")[0]
+        # A weight computed on the fly (weight norm, a parametrisation) belongs to its module.
+        module = self._by_name.get(self._stack[-1])
+        shaped = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear)
+        return self._stack[-1] if shaped else ""
+
+    def _append(self, node: RawNode, out: torch.Tensor) -> None:
+        node.output = f"t{len(self.nodes)}"
+        node.place = self._stack[-1]
+        node.sources = self._sources
         self.nodes.append(node)
         self._bind(out, node.output)
 
@@ -182,46 +165,102 @@ class Recorder(TorchFunctionMode):
 
     def expand(self, out: torch.Tensor, source: torch.Tensor) -> None:
         """Record that ``out`` is ``source`` broadcast; it is materialised only where needed."""
-        self._alive.append(out)
-        self._expanded[id(out)] = self._expanded.get(id(source), source)
+        entry = self._ledger.find(source)
+        small = entry.expanded if entry is not None and entry.expanded is not None else source
+        self._ledger.add(out, expanded=small)
 
     def emit_unsupported(self, name: str, inputs: list[Any], results: list[torch.Tensor]) -> None:
         """Record a call that no handler understands, one node per result."""
-        names = [self.ref(x) for x in inputs]
+        names = list(dict.fromkeys(self.ref(x) for x in inputs))
         for result in results:
-            node = RawNode("unsupported", list(names), f"t{len(self.nodes)}",
-                           tuple(result.shape), {"aten": name}, place=self._stack[-1])  # fmt: skip
-            self.nodes.append(node)
-            self._bind(result, node.output)
+            shape = tuple(result.shape)
+            self._append(RawNode("unsupported", list(names), "", shape, {"aten": name}), result)
 
     def __torch_function__(
         self, func: Any, types_: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        active = [x for x in tree_leaves((args, kwargs)) if self.is_activation(x)]
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        active = [x for x in tensors if self.is_activation(x)]
+        sources = self._sources_of(tensors)
         if not active:
-            return func(*args, **kwargs)
-        name = _call_name(func)
-        handler = HANDLERS.get(name)
-        if handler is None and isinstance(func, types.FunctionType):
+            result = func(*args, **kwargs)
+            if sources:
+                self._derive(result, sources)
+            return result
+        name = call_name(func)
+        if name not in HANDLERS and isinstance(func, types.FunctionType):
             if func.__module__ == "torch.nn.functional":
                 with self:
-                    return _inside(func)(*args, **kwargs)
+                    return inside(func)(*args, **kwargs)
+        writing = writes(func, kwargs)
+        target = kwargs.get("out", args[0] if args else None) if writing else None
+        if isinstance(target, torch.Tensor) and self.is_constant(target):
+            self.before[id(target)] = target.clone()
+        versions = [version(x) for x in active]
         result = func(*args, **kwargs)
-        if name == "setitem":
-            self.emit_unsupported("setitem", active, [args[0]])
-            return result
+        outer, self._sources = self._sources, sources
+        try:
+            self._lower(name, args, kwargs, active, result)
+        finally:
+            self._sources = outer
+            self.before.clear()
+        written = [x for x, old in zip(active, versions, strict=True) if version(x) != old]
+        for tensor in written if target is None else [target]:
+            if isinstance(tensor, torch.Tensor) and self.is_activation(tensor):
+                self._ledger.overwritten(tensor, self.ref(tensor))
+                self._overwrite_base(tensor)
+        return result
+
+    def _lower(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], active: list[torch.Tensor],
+        result: Any,
+    ) -> None:  # fmt: skip
         outputs = [x for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
+        if name == "setitem":
+            outputs = [args[0]]  # the call itself returns nothing
         if not outputs:
-            return result
+            return
+        handler = HANDLERS.get(name)
         if handler is not None:
             try:
-                handler(self, result, *args, **kwargs)
-                return result
+                if name not in ANY_DTYPE:
+                    refuse_numbers(active, outputs)
+                handler(self, result, *args, **{k: v for k, v in kwargs.items() if k != "out"})
+                return
             except Declined as reason:
                 name = f"{name}: {reason}"
+            except (TypeError, ValueError, IndexError, RuntimeError) as error:
+                # An unusual way of calling it must not end the trace of the whole network.
+                name = f"{name}: {type(error).__name__}: {error}"
         self.emit_unsupported(name, active, outputs)
-        return result
+
+    def _sources_of(self, tensors: list[torch.Tensor]) -> frozenset[str]:
+        own = {self._parameters[id(x)] for x in tensors if id(x) in self._parameters}
+        return self._ledger.sources(tensors) | own
+
+    def sources_of(self, outputs: list[str]) -> frozenset[str]:
+        """Return the names of the parameters that the tensors called ``outputs`` depend on."""
+        wanted, found = set(outputs), set[str]()
+        for node in reversed(self.nodes):
+            if node.output in wanted:
+                wanted |= set(node.inputs)
+                found |= node.sources
+        return frozenset(found)
+
+    def _derive(self, result: Any, sources: frozenset[str]) -> None:
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and id(tensor) not in self._parameters:
+                if not self.is_activation(tensor):
+                    self._ledger.add(tensor, sources=sources)
+
+    def _overwrite_base(self, tensor: torch.Tensor) -> None:
+        """Let the constant that ``tensor`` is a view of depend on the input from now on."""
+        base = tensor._base
+        if base is not None and self.is_constant(base) and base is not tensor:
+            node = RawNode("unsupported", [self.ref(tensor)], "", tuple(base.shape),
+                           {"aten": "a write through another view"})  # fmt: skip
+            self._append(node, base)
 
     @contextmanager
     def watching_modules(self) -> Iterator[None]:
@@ -230,7 +269,13 @@ class Recorder(TorchFunctionMode):
         def enter(module: nn.Module, _: Any) -> None:
             self._stack.append(self._modules.get(id(module), self._stack[-1]))
 
-        def leave(module: nn.Module, _: Any, __: Any) -> None:
+        def leave(module: nn.Module, inputs: Any, result: Any) -> None:
+            if isinstance(module, torch.jit.ScriptModule):
+                active = [x for x in tree_leaves(inputs) if self.is_activation(x)]
+                new = [x for x in tree_leaves(result) if self.is_constant(x)]
+                if active:  # nothing inside was seen
+                    kind = getattr(module, "original_name", "module")
+                    self.emit_unsupported(f"TorchScript {kind}", active, new)
             self._stack.pop()
 
         hooks = [

@@ -79,13 +79,14 @@ def _resized(op: Op, inputs: tuple[Shape, ...], width: int | None, name: str) ->
         output: Shape = (first[0], out, *op.output[2:])
     elif op.kind == "linear":
         output = (*first[:-1], width or op.output[-1])
-    elif op.kind in ("add", "sub", "mul", "div"):
+    elif op.kind in ("add", "sub", "mul", "div", "maximum", "minimum"):
         output = _broadcast(inputs, name)
     elif op.kind == "matmul":
         output = (*first[:-1], inputs[1][-1])
         if first[-1] != inputs[1][-2]:
             raise Unresizable(f"{name}: inner sizes differ")
-    elif op.kind in ("batch_norm", "activation", "softmax", "layer_norm", "group_norm"):
+    elif op.kind in ("batch_norm", "activation", "softmax", "layer_norm", "group_norm", "unary",
+                     "clamp", "cumsum"):  # fmt: skip
         output = first
         if op.kind == "group_norm" and first[1] % attrs["groups"]:
             raise Unresizable(f"{name}: groups do not divide {first[1]} channels")
@@ -103,7 +104,7 @@ def _resized(op: Op, inputs: tuple[Shape, ...], width: int | None, name: str) ->
         output = tuple(s for i, s in enumerate(kept) if attrs["keepdim"] or i not in axes)
     elif op.kind == "permute":
         output = tuple(first[d] for d in attrs["dims"])
-    elif op.kind == "slice" and first[attrs["axis"]] == old[attrs["axis"]]:
+    elif op.kind in ("slice", "gather") and first[attrs["axis"]] == old[attrs["axis"]]:
         output = tuple(
             o if i == attrs["axis"] else f
             for i, (o, f) in enumerate(zip(op.output, first, strict=True))

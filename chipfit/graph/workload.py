@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from chipfit.errors import BadInput
 from chipfit.graph.op import Op, Shape
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Workload:
         for node in self.nodes:
             op = node.op
             moved = op.kind == "permute" and op["dims"][0] != 0
-            cut = op.kind in ("slice", "concat", "softmax") and op["axis"] == 0
+            cut = op.kind in ("slice", "concat", "softmax", "gather", "cumsum") and op["axis"] == 0
             reduced = op.kind in ("mean", "amax") and 0 in op["axes"]
             reshaped = op.kind == "reshape" and op.output[:1] != op.inputs[0][:1]
             if moved or cut or reduced or reshaped:
@@ -186,14 +187,26 @@ class Program:
         workload: The operators.
         parameters: By node name, the tensors of ``node.op.parameter_shapes`` (batch norm already
             folded in, float32); a constant tensor stands under its own name as ``"value"``.
+        reached: Dotted names of the network's parameters that its outputs depend on.
     """
 
     workload: Workload
     parameters: Parameters = field(repr=False)
+    reached: frozenset[str] = field(default=frozenset(), repr=False)
 
     def state(self, node: Node, role: str) -> torch.Tensor:
-        """Return the parameter ``role`` of ``node``."""
-        return self.parameters[node.name][role]
+        """Return the parameter ``role`` of ``node``.
+
+        Raises:
+            BadInput: The network was traced on the meta device, and has no values.
+        """
+        value = self.parameters[node.name][role]
+        if value.is_meta:
+            raise BadInput(
+                f"the weights of {node.name} are on the meta device and have no values",
+                "use the program's workload, or build the network on the CPU",
+            )
+        return value
 
     def window(self, start: int, stop: int) -> Program:
         """Return nodes ``start:stop`` with their parameters."""

@@ -86,6 +86,26 @@ for _kind in ("add", "sub", "mul"):
     simple(f"{_kind}_channel", _kind, IMAGE, IMAGE, 3.0, constants=[torch.randn(8, 1, 1)])
 simple("add_relu6", "add", IMAGE, IMAGE, others=[IMAGE], activation="relu6")
 simple("add_3d_position", "add", (1, 9, 6), (1, 9, 6), constants=[torch.randn(1, 9, 6)])
+for _kind in ("maximum", "minimum"):
+    simple(_kind, _kind, IMAGE, IMAGE, others=[IMAGE])
+    simple(f"{_kind}_scalar", _kind, IMAGE, IMAGE, constants=[torch.tensor(0.3)])
+simple("clamp", "clamp", IMAGE, IMAGE, 4.0, low=-0.5, high=1.0)
+simple("clamp_below", "clamp", IMAGE, IMAGE, 4.0, low=-0.25, high=None)
+simple("clamp_above_zero", "clamp", IMAGE, IMAGE, 4.0, low=0.25, high=2.0)
+simple("clamp_below_zero", "clamp", IMAGE, IMAGE, 4.0, low=-2.0, high=-0.5)
+simple("abs", "unary", IMAGE, IMAGE, function="abs")
+simple("exp", "unary", IMAGE, IMAGE, 3.0, function="exp")
+
+
+@case("rsqrt", 9.0)
+def _() -> Builder:
+    net = Builder(IMAGE)
+    net.op("mul", ["x0", "x0"], IMAGE)
+    net.op("add", ["t0", net.constant(torch.tensor(1.0))], IMAGE)
+    net.op("unary", "t1", IMAGE, function="rsqrt")
+    return net
+
+
 simple("div_scalar", "div", IMAGE, IMAGE, constants=[torch.tensor(3.0)])
 simple("batch_norm", "batch_norm", IMAGE, IMAGE, 3.0)
 simple("batch_norm_relu", "batch_norm", IMAGE, IMAGE, 3.0, activation="relu")

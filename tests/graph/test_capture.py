@@ -123,7 +123,7 @@ def test_an_unknown_operator_is_named_with_its_place():
 
     workload = trace(Outer(), torch.zeros(1, 3, 4, 4))
     odd = [n for n in workload.nodes if n.op.kind == "unsupported"]
-    assert [n.op["aten"] for n in odd] == ["fft_fft2", "abs"]
+    assert [n.op["aten"].partition(":")[0] for n in odd] == ["fft_fft2", "abs"]
     assert all(n.name.startswith("inner") for n in odd)
 
 

@@ -13,7 +13,8 @@ from chipfit.export.tflite.ranges import core_name
 from chipfit.graph.workload import Node
 
 
-def _broadcast_order(ctx: Context, node: Node) -> Order:
+def broadcast_order(ctx: Context, node: Node) -> Order:
+    """Return the order of the largest operand, in which all operands are broadcast."""
     rank = len(node.op.output)
     live = [ctx.value(name) for name in node.inputs if name not in ctx.workload.constants]
     full = [value for value in live if len(value.order) == rank]
@@ -25,7 +26,7 @@ def _broadcast_order(ctx: Context, node: Node) -> Order:
 
 @lowers("add", "sub", "mul", "div")
 def _arithmetic(ctx: Context, node: Node) -> None:
-    order = _broadcast_order(ctx, node)
+    order = broadcast_order(ctx, node)
     kind = node.op.kind.upper()
     x = ctx.operand(node, 0, order)
     if kind == "DIV" and node.inputs[1] in ctx.workload.constants:

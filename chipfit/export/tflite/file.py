@@ -11,6 +11,7 @@ from chipfit.export.tflite import (
     activations,
     convolution,
     elementwise,
+    limits,
     movement,
     normalisation,
     pooling,
@@ -24,7 +25,7 @@ from chipfit.files import write_bytes
 from chipfit.graph.workload import Node, Program, Workload
 
 #: Importing these fills the table of handlers.
-LOWERINGS = (activations, convolution, elementwise, movement, normalisation, pooling)
+LOWERINGS = (activations, convolution, elementwise, limits, movement, normalisation, pooling)
 
 #: Activations made of operators that tflite-micro has no int8 kernels for.
 _NOT_MICRO = {"gelu": "GELU", "softplus": "LOG", "mish": "LOG"}
@@ -60,10 +61,20 @@ def tflite_refusals(workload: Workload, micro: bool = False) -> list[tuple[str, 
     for node in workload.nodes:
         op = node.op
         if op.kind not in HANDLERS:
-            reason = f"chipfit does not understand {op.get('aten', op.kind)}"
+            known = op.kind != "unsupported"
+            reason = (
+                f"there is no int8 TFLite form of {op.kind}" if known
+                else f"chipfit does not understand {op.get('aten', op.kind)}"
+            )  # fmt: skip
             refused.append((node.name, op.kind, reason))
         elif max(len(shape) for shape in (*op.inputs, op.output)) > 6:
             refused.append((node.name, op.kind, "TFLite kernels take up to six axes"))
+        elif op.kind == "resize" and op["mode"] not in ("nearest", "bilinear"):
+            refused.append((node.name, op.kind, f"TFLite resizes in no mode {op['mode']}"))
+        elif op.kind == "unary" and op["function"] not in limits.UNARY:
+            refused.append((node.name, op.kind, f"TFLite has no int8 {op['function']}"))
+        elif micro and op.kind == "unary" and op["function"] in ("exp", "log"):
+            refused.append((node.name, op.kind, f"tflite-micro has no int8 {op['function']}"))
         elif not op.output:
             refused.append((node.name, op.kind, "its output is a bare number"))
         elif micro and op.activation in _NOT_MICRO:

@@ -214,4 +214,11 @@ def synthetic_ranges(workload: Workload) -> dict[str, tuple[float, float]]:
             ranges[node.output] = (low_of[node.op.activation], top)
         if node.op.kind == "div":
             ranges[node.inputs[1]] = (0.5, 4.0)
+        if node.op.kind == "unary" and node.op["function"] in ("rsqrt", "log"):
+            ranges[node.inputs[0]] = (0.0, ranges[node.output][1])  # of positive numbers only
+        if node.op.kind == "clamp":
+            low, high = ranges[node.output]
+            ends = (node.op["low"], node.op["high"])
+            ranges[node.output] = (low if ends[0] is None else ends[0],
+                                   high if ends[1] is None else ends[1])  # fmt: skip
     return ranges

@@ -21,6 +21,7 @@ OPERATORS: dict[str, tuple[str, int]] = {
     "FULLY_CONNECTED": ("FullyConnectedOptions", 4), "GELU": ("GeluOptions", 2),
     "HARD_SWISH": ("HardSwishOptions", 1), "LEAKY_RELU": ("LeakyReluOptions", 2),
     "LOG": ("", 2), "LOGISTIC": ("", 2), "MAX_POOL_2D": ("Pool2DOptions", 2),
+    "MAXIMUM": ("MaximumMinimumOptions", 2), "MINIMUM": ("MaximumMinimumOptions", 2),
     "MEAN": ("ReducerOptions", 2), "MUL": ("MulOptions", 2), "PAD": ("PadOptions", 2),
     "PADV2": ("PadV2Options", 2), "PRELU": ("", 1), "QUANTIZE": ("QuantizeOptions", 1),
     "REDUCE_MAX": ("ReducerOptions", 2), "RELU": ("", 2), "RELU6": ("", 2),

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from chipfit.graph.record import Declined, Recorder, lowers
+from chipfit.graph.handlers import Declined, lowers
+from chipfit.graph.record import Recorder
 
 
 def _activation(name: str) -> None:
@@ -20,17 +21,33 @@ for _name in ("relu", "relu6", "hardswish", "hardsigmoid", "sigmoid", "silu", "t
     _activation(_name)
 
 
-@lowers("hardtanh", "clamp", "clip", "clamp_min", "clamp_max")
+@lowers("hardtanh", "clamp", "clip")
 def _clamp(
     g: Recorder, out: torch.Tensor, input: torch.Tensor, min: Any = None, max: Any = None,
     *_: Any, min_val: Any = None, max_val: Any = None, inplace: bool = False,
 ) -> None:  # fmt: skip
-    low = min if min is not None else min_val
-    high = max if max is not None else max_val
-    kind = {(0, None): "relu", (0, 6): "relu6"}.get((low, high))
+    hard = min is None and max is None and min_val is None and max_val is None
+    low = -1.0 if hard else (min if min is not None else min_val)
+    high = 1.0 if hard else (max if max is not None else max_val)
+    named: dict[Any, str] = {(0, None): "relu", (0, 6): "relu6"}
+    if isinstance(low, torch.Tensor) or isinstance(high, torch.Tensor):
+        raise Declined("limits that are tensors")
+    kind = named.get((low, high))
     if kind is None:
-        raise Declined(f"clamping to [{low}, {high}]")
-    g.emit("activation", [input], out, activation=kind)
+        ends = [None if end is None else float(end) for end in (low, high)]
+        g.emit("clamp", [input], out, low=ends[0], high=ends[1])
+    else:
+        g.emit("activation", [input], out, activation=kind)
+
+
+@lowers("clamp_min")
+def _clamp_min(g: Recorder, out: torch.Tensor, input: torch.Tensor, min: Any) -> None:
+    _clamp(g, out, input, min)
+
+
+@lowers("clamp_max")
+def _clamp_max(g: Recorder, out: torch.Tensor, input: torch.Tensor, max: Any) -> None:
+    _clamp(g, out, input, None, max)
 
 
 @lowers("gelu")
@@ -85,15 +102,13 @@ def _arithmetic(name: str, kind: str) -> None:
     ) -> None:  # fmt: skip
         if alpha != 1 or rounding_mode is not None:
             raise Declined("alpha or a rounding mode")
-        if any(isinstance(x, torch.Tensor) and x.dim() == 0 and g.is_activation(x)
-               for x in (input, other)):  # fmt: skip
-            raise Declined("a scalar that depends on the input")
         g.emit(kind, [input, other], out, broadcast=True)
 
 
 for _name, _kind in {
     "add": "add", "sub": "sub", "mul": "mul", "div": "div", "multiply": "mul",
-    "subtract": "sub", "divide": "div", "true_divide": "div",
+    "subtract": "sub", "divide": "div", "true_divide": "div", "maximum": "maximum",
+    "minimum": "minimum",
 }.items():  # fmt: skip
     _arithmetic(_name, _kind)
 
@@ -122,8 +137,9 @@ def _square(g: Recorder, out: torch.Tensor, input: torch.Tensor) -> None:
 
 @lowers(
     "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout",
-    "feature_dropout", "contiguous", "clone", "detach", "to", "float", "type_as", "cpu",
-    "requires_grad", "alias", "positive",
+    "feature_dropout", "contiguous", "clone", "detach", "to", "float", "type_as", "cpu", "cuda",
+    "requires_grad", "alias", "positive", "half", "bfloat16", "double", "type", "get_data",
+    "lift_fresh", "resolve_conj", "resolve_neg",
 )  # fmt: skip
 def _unchanged(g: Recorder, out: torch.Tensor, input: torch.Tensor, *_: Any, **__: Any) -> None:
     if not out.dtype.is_floating_point:

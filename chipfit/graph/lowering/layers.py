@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolution, linear, normalisation, pooling and resizing calls."""
+"""Convolution, linear, normalisation and embedding calls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from chipfit.graph.record import Declined, Recorder, lowers
+from chipfit.graph.handlers import Declined, lowers
+from chipfit.graph.record import Recorder
 
 
 def pair(value: Any) -> tuple[int, int]:
@@ -30,8 +31,12 @@ def _conv2d(
 ) -> None:  # fmt: skip
     if g.is_activation(weight) or g.is_activation(bias):
         raise Declined("its weight depends on the input")
-    if input.dim() != 4:
-        raise Declined("its input has no batch axis")
+    if input.dim() == 3:
+        image, result = input.unsqueeze(0), out.unsqueeze(0)
+        g.emit("reshape", [input], image)
+        _conv2d(g, result, image, weight, bias, stride, padding, dilation, groups)
+        g.emit("reshape", [result], out)
+        return
     kernel, dilation = pair(weight.shape[2:]), pair(dilation)
     if padding == "same":
         total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
@@ -41,6 +46,64 @@ def _conv2d(
     params = {"weight": weight} | ({"bias": bias} if bias is not None else {})
     g.emit("conv2d", [input], out, params=params, kernel=kernel, stride=pair(stride),
            padding=sides, dilation=dilation, groups=int(groups), bias=bias is not None)  # fmt: skip
+
+
+def single(value: Any) -> int:
+    """Return an int from an int or a sequence that starts with one."""
+    return int(value if isinstance(value, int) else value[0])
+
+
+@lowers("conv1d")
+def _conv1d(
+    g: Recorder, out: torch.Tensor, input: torch.Tensor, weight: torch.Tensor,
+    bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+) -> None:  # fmt: skip
+    batched = input if input.dim() == 3 else input.unsqueeze(0)
+    image, result = batched.unsqueeze(2), out.reshape(batched.shape[0], -1, 1, out.shape[-1])
+    g.emit("reshape", [input], image)
+    sides = padding if isinstance(padding, str) else (0, single(padding))
+    _conv2d(g, result, image, weight.unsqueeze(2), bias, (1, single(stride)), sides,
+            (1, single(dilation)), groups)  # fmt: skip
+    g.emit("reshape", [result], out)
+
+
+@lowers("conv3d")
+def _conv3d(
+    g: Recorder, out: torch.Tensor, input: torch.Tensor, weight: torch.Tensor,
+    bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+) -> None:  # fmt: skip
+    """Record a convolution that spans two of the three axes: the third is a batch."""
+    steps, sides, gaps = (
+        (value,) * 3 if isinstance(value, int) else tuple(value)
+        for value in (stride, padding, dilation)
+    )
+    flat = [a for a in range(3) if weight.shape[2 + a] == 1 and steps[a] == 1 and sides[a] == 0]
+    if isinstance(padding, str) or not flat or input.dim() != 5:
+        raise Declined("three axes at once")
+    left, right = (a for a in range(3) if a != flat[0])
+    order = (0, 2 + flat[0], 1, 2 + left, 2 + right)
+    moved, result = input.permute(order), out.permute(order)
+    images, made = moved.flatten(0, 1), result.flatten(0, 1)
+    g.emit("permute", [input], moved, dims=order)
+    g.emit("reshape", [moved], images)
+    _conv2d(g, made, images, weight.squeeze(2 + flat[0]), bias, (steps[left], steps[right]),
+            (sides[left], sides[right]), (gaps[left], gaps[right]), groups)  # fmt: skip
+    g.emit("reshape", [made], result)
+    g.emit("permute", [result], out, dims=tuple(order.index(axis) for axis in range(5)))
+
+
+@lowers("conv_transpose2d")
+def _conv_transpose2d(
+    g: Recorder, out: torch.Tensor, input: torch.Tensor, weight: torch.Tensor,
+    bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1,
+    dilation: Any = 1,
+) -> None:  # fmt: skip
+    if g.is_activation(weight) or g.is_activation(bias) or input.dim() != 4:
+        raise Declined("its weight depends on the input, or there is no batch axis")
+    params = {"weight": weight} | ({"bias": bias} if bias is not None else {})
+    g.emit("conv_transpose2d", [input], out, params=params, kernel=pair(weight.shape[2:]),
+           stride=pair(stride), padding=pair(padding), output_padding=pair(output_padding),
+           dilation=pair(dilation), groups=int(groups), bias=bias is not None)  # fmt: skip
 
 
 @lowers("linear")
@@ -101,115 +164,22 @@ def _group_norm(
            affine=bool(params))  # fmt: skip
 
 
-@lowers("max_pool2d")
-def _max_pool2d(
-    g: Recorder, out: torch.Tensor, input: torch.Tensor, kernel_size: Any, stride: Any = None,
-    padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False,
+@lowers("instance_norm")
+def _instance_norm(
+    g: Recorder, out: torch.Tensor, input: torch.Tensor, running_mean: Any = None,
+    running_var: Any = None, weight: Any = None, bias: Any = None, use_input_stats: bool = True,
+    momentum: float = 0.1, eps: float = 1e-5, *_: Any,
 ) -> None:  # fmt: skip
-    if pair(dilation) != (1, 1) or return_indices:
-        raise Declined("dilated pooling, or pooling that returns indices")
-    _pool(g, "max_pool2d", out, input, kernel_size, stride, padding)
-
-
-@lowers("avg_pool2d")
-def _avg_pool2d(
-    g: Recorder, out: torch.Tensor, input: torch.Tensor, kernel_size: Any, stride: Any = None,
-    padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True,
-    divisor_override: Any = None,
-) -> None:  # fmt: skip
-    floor = [
-        (s + 2 * p - k) // t + 1
-        for s, p, k, t in zip(input.shape[2:], pair(padding), pair(kernel_size),
-                              pair(stride or kernel_size), strict=True)
-    ]  # fmt: skip
-    if divisor_override or tuple(out.shape[2:]) != tuple(floor):
-        raise Declined("a divisor of its own, or windows cut by ceil mode")
-    _pool(g, "avg_pool2d", out, input, kernel_size, stride, padding,
-          count_include_pad=count_include_pad or pair(padding) == (0, 0))  # fmt: skip
-
-
-def _pool(
-    g: Recorder, kind: str, out: torch.Tensor, input: torch.Tensor, kernel_size: Any, stride: Any,
-    padding: Any, **attrs: Any,
-) -> None:  # fmt: skip
-    kernel, stride, (ph, pw) = pair(kernel_size), pair(stride or kernel_size), pair(padding)
-    # Ceil mode reaches past the far border; written out, it is padding on that side.
-    far = [
-        max((o - 1) * t + k - s - p, p if kind == "avg_pool2d" else 0)
-        for o, t, k, s, p in zip(out.shape[2:], stride, kernel, input.shape[2:], (ph, pw),
-                                 strict=True)
-    ]  # fmt: skip
-    g.emit(kind, [input], out, kernel=kernel, stride=stride, padding=(ph, far[0], pw, far[1]),
-           **attrs)  # fmt: skip
-
-
-@lowers("adaptive_avg_pool2d")
-def _adaptive_avg_pool2d(
-    g: Recorder, out: torch.Tensor, input: torch.Tensor, output_size: Any
-) -> None:
-    _adaptive(g, out, input, "mean", "avg_pool2d", count_include_pad=True)
-
-
-@lowers("adaptive_max_pool2d")
-def _adaptive_max_pool2d(
-    g: Recorder, out: Any, input: torch.Tensor, output_size: Any, return_indices: bool = False
-) -> None:
-    if return_indices or not isinstance(out, torch.Tensor):
-        raise Declined("pooling that returns indices")
-    _adaptive(g, out, input, "amax", "max_pool2d")
-
-
-def _adaptive(
-    g: Recorder, out: torch.Tensor, input: torch.Tensor, whole: str, windowed: str, **attrs: Any
-) -> None:
-    size, result = input.shape[2:], out.shape[2:]
-    if tuple(result) == (1, 1):
-        g.emit(whole, [input], out, axes=(2, 3), keepdim=True)
-    elif size == result:
-        g.alias(out, input)
-    elif all(s % r == 0 for s, r in zip(size, result, strict=True)):
-        kernel = tuple(s // r for s, r in zip(size, result, strict=True))
-        g.emit(windowed, [input], out, kernel=kernel, stride=kernel, padding=(0, 0, 0, 0), **attrs)
+    if use_input_stats:
+        _group_norm(g, out, input, input.shape[1], weight, bias, eps)
     else:
-        raise Declined(f"{tuple(size)} is not a multiple of {tuple(result)}")
+        _batch_norm(g, out, input, running_mean, running_var, weight, bias, False, momentum, eps)
 
 
-@lowers("mean")
-def _reduce(
-    g: Recorder, out: torch.Tensor, input: torch.Tensor, dim: Any = None, keepdim: bool = False,
-    amax: bool = False, **_: Any,
-) -> None:  # fmt: skip
-    dims = range(input.dim()) if dim is None else ([dim] if isinstance(dim, int) else dim)
-    axes = tuple(sorted(d % input.dim() for d in dims))
-    if 0 in axes:
-        raise Declined("it reduces over the batch")
-    kind = "amax" if amax else "mean"
-    g.emit(kind, [input], out, axes=axes, keepdim=bool(keepdim))
-
-
-@lowers("amax")
-def _amax(
-    g: Recorder, out: torch.Tensor, input: torch.Tensor, dim: Any = (), keepdim: bool = False
+@lowers("embedding")
+def _embedding(
+    g: Recorder, out: torch.Tensor, input: torch.Tensor, weight: torch.Tensor, *_: Any, **__: Any
 ) -> None:
-    _reduce(g, out, input, dim if dim != () else None, keepdim, amax=True)
-
-
-@lowers("interpolate", "upsample")
-def _interpolate(
-    g: Recorder, out: torch.Tensor, input: torch.Tensor, size: Any = None, scale_factor: Any = None,
-    mode: str = "nearest", align_corners: Any = None, recompute_scale_factor: Any = None,
-    antialias: bool = False,
-) -> None:  # fmt: skip
-    if mode not in ("nearest", "bilinear") or antialias or input.dim() != 4:
-        raise Declined(f"mode {mode}")
-    if out.shape == input.shape:
-        g.alias(out, input)
-    else:
-        g.emit("resize", [input], out, mode=mode, align_corners=bool(align_corners))
-
-
-@lowers("pixel_shuffle", "pixel_unshuffle")
-def _pixel_shuffle(g: Recorder, out: torch.Tensor, input: torch.Tensor, factor: int) -> None:
-    up = out.shape[-1] > input.shape[-1]
-    kind = "pixel_shuffle" if up else "pixel_unshuffle"
-    g.emit(kind, [input], out, factor=int(factor))
+    if g.is_activation(weight):
+        raise Declined("its table depends on the input")
+    g.emit("embedding", [input], out, params={"weight": weight}, rows=int(weight.shape[0]))

@@ -7,15 +7,19 @@ from typing import Any
 
 import torch
 
-from chipfit.graph.record import Declined, Recorder, lowers
+from chipfit.graph.handlers import Declined, lowers
+from chipfit.graph.record import Recorder
 
 
 @lowers("cat", "concat", "concatenate")
-def _cat(g: Recorder, out: torch.Tensor, tensors: Any, dim: int = 0, **_: Any) -> None:
-    if len(tensors) == 1:
-        g.alias(out, tensors[0])
+def join(g: Recorder, out: torch.Tensor, tensors: Any, dim: int = 0, **_: Any) -> None:
+    """Record a concatenation; parts that hold nothing are left out."""
+    axis = dim % out.dim()
+    parts = [x for x in tensors if x.dim() == out.dim() and x.shape[axis]]
+    if len(parts) == 1:
+        g.alias(out, parts[0])
         return
-    g.emit("concat", list(tensors), out, axis=dim % out.dim())
+    g.emit("concat", parts, out, axis=axis)
 
 
 @lowers("stack")
@@ -26,13 +30,14 @@ def _stack(g: Recorder, out: torch.Tensor, tensors: Any, dim: int = 0) -> None:
         if g.is_activation(tensor):
             g.emit("reshape", [tensor], part)
         parts.append(part)
-    _cat(g, out, parts, dim % out.dim())
+    join(g, out, parts, dim % out.dim())
 
 
-def _slice(
+def cut_out(
     g: Recorder, out: torch.Tensor, source: torch.Tensor, axis: int, start: int, end: int,
     step: int = 1,
 ) -> None:  # fmt: skip
+    """Record a slice along one axis, or nothing where it takes all."""
     if (start, end, step) == (0, source.shape[axis], 1):
         g.alias(out, source)
         return
@@ -45,7 +50,7 @@ def _split(
 ) -> None:
     axis, start = dim % input.dim(), 0
     for part in out:
-        _slice(g, part, input, axis, start, start + part.shape[axis])
+        cut_out(g, part, input, axis, start, start + part.shape[axis])
         start += part.shape[axis]
 
 
@@ -54,7 +59,7 @@ def _unbind(g: Recorder, out: Any, input: torch.Tensor, dim: int = 0) -> None:
     axis = dim % input.dim()
     for i, part in enumerate(out):
         whole = part.unsqueeze(axis)
-        _slice(g, whole, input, axis, i, i + 1)
+        cut_out(g, whole, input, axis, i, i + 1)
         g.emit("reshape", [whole], part)
 
 
@@ -62,62 +67,11 @@ def _unbind(g: Recorder, out: Any, input: torch.Tensor, dim: int = 0) -> None:
 def _narrow(
     g: Recorder, out: torch.Tensor, input: torch.Tensor, dim: int, start: int, length: int
 ) -> None:
-    _slice(g, out, input, dim % input.dim(), int(start), int(start) + int(length))
+    cut_out(g, out, input, dim % input.dim(), int(start), int(start) + int(length))
 
 
-@lowers("select")
-def _select(g: Recorder, out: torch.Tensor, input: torch.Tensor, dim: int, index: int) -> None:
-    _getitem(g, out, input, (slice(None),) * (dim % input.dim()) + (index,))
-
-
-@lowers("getitem")
-def _getitem(g: Recorder, out: torch.Tensor, input: torch.Tensor, index: Any) -> None:
-    items = list(index) if isinstance(index, tuple) else [index]
-    used = sum(item is not None and item is not Ellipsis for item in items)
-    if Ellipsis in [i for i in items if not isinstance(i, torch.Tensor)]:
-        at = items.index(Ellipsis)
-        items[at : at + 1] = [slice(None)] * (input.dim() - used)
-    if not all(item is None or isinstance(item, (int, slice)) for item in items):
-        raise Declined("an index that is a tensor or a list")
-    value, axis = input, 0
-    for item in items:
-        if item is None:
-            continue
-        size = input.shape[axis]
-        if isinstance(item, int):
-            start, end, step = item % size, item % size + 1, 1
-        else:
-            start, end, step = item.indices(size)
-        if (start, end, step) != (0, size, 1):
-            part = value[(slice(None),) * axis + (slice(start, end, step),)]
-            _slice(g, part, value, axis, start, end, step)
-            value = part
-        axis += 1
-    if value.shape == out.shape:
-        g.alias(out, value)
-    else:
-        _reshape(g, out, value)
-
-
-@lowers("pad")
-def _pad(
-    g: Recorder, out: torch.Tensor, input: torch.Tensor, pad: Any, mode: str = "constant",
-    value: Any = None,
-) -> None:  # fmt: skip
-    if mode != "constant":
-        raise Declined(f"mode {mode}")
-    sides = [(0, 0)] * input.dim()
-    for i in range(len(pad) // 2):
-        sides[-1 - i] = (int(pad[2 * i]), int(pad[2 * i + 1]))
-    if any(side < 0 for both in sides for side in both) or sides[0] != (0, 0):
-        raise Declined("it crops, or pads the batch")
-    if not any(side for both in sides for side in both):
-        g.alias(out, input)
-        return
-    g.emit("pad", [input], out, padding=tuple(sides), value=float(value or 0.0))
-
-
-def _permuted(g: Recorder, out: torch.Tensor, input: torch.Tensor, dims: Any) -> None:
+def permuted(g: Recorder, out: torch.Tensor, input: torch.Tensor, dims: Any) -> None:
+    """Record a permutation, as a reshape where only axes of size one change places."""
     order = tuple(d % input.dim() for d in dims)
     moving = [d for d in order if input.shape[d] != 1]
     if order == tuple(range(input.dim())):
@@ -131,14 +85,19 @@ def _permuted(g: Recorder, out: torch.Tensor, input: torch.Tensor, dims: Any) ->
 @lowers("permute")
 def _permute(g: Recorder, out: torch.Tensor, input: torch.Tensor, *dims: Any, **kw: Any) -> None:
     given = kw.get("dims", dims[0] if len(dims) == 1 else dims)
-    _permuted(g, out, input, given)
+    permuted(g, out, input, given)
 
 
 @lowers("transpose", "swapaxes", "swapdims")
 def _transpose(g: Recorder, out: torch.Tensor, input: torch.Tensor, a: int, b: int) -> None:
     dims = list(range(input.dim()))
     dims[a], dims[b] = dims[b], dims[a]
-    _permuted(g, out, input, dims)
+    permuted(g, out, input, dims)
+
+
+@lowers("get_T", "t")
+def _reversed_axes(g: Recorder, out: torch.Tensor, input: torch.Tensor, *_: Any) -> None:
+    permuted(g, out, input, tuple(reversed(range(input.dim()))))
 
 
 @lowers("get_mT")
@@ -149,12 +108,13 @@ def _matrix_transpose(g: Recorder, out: torch.Tensor, input: torch.Tensor, *_: A
 @lowers("movedim", "moveaxis")
 def _movedim(g: Recorder, out: torch.Tensor, input: torch.Tensor, *args: Any, **kw: Any) -> None:
     sizes = torch.empty(tuple(range(2, input.dim() + 2)), device="meta")
-    _permuted(g, out, input, [size - 2 for size in sizes.movedim(*args, **kw).shape])
+    permuted(g, out, input, [size - 2 for size in sizes.movedim(*args, **kw).shape])
 
 
 @lowers("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as",
-        "reshape_as", "ravel")  # fmt: skip
-def _reshape(g: Recorder, out: torch.Tensor, input: torch.Tensor, *_: Any, **__: Any) -> None:
+        "reshape_as", "ravel", "atleast_1d")  # fmt: skip
+def reshaped(g: Recorder, out: torch.Tensor, input: torch.Tensor, *_: Any, **__: Any) -> None:
+    """Record a reshape, or nothing where the shape stays."""
     if out.dtype != input.dtype:
         raise Declined("it reinterprets the data")
     if out.shape == input.shape:
@@ -169,6 +129,37 @@ def _expand(g: Recorder, out: torch.Tensor, input: torch.Tensor, *_: Any, **__: 
         g.alias(out, input)
     else:
         g.expand(out, input)
+
+
+@lowers("repeat", "tile")
+def _repeat(g: Recorder, out: torch.Tensor, input: torch.Tensor, *sizes: Any, **kw: Any) -> None:
+    given = kw.get("repeats", kw.get("dims", sizes))
+    flat = [n for item in given for n in (item if isinstance(item, (list, tuple)) else (item,))]
+    value, rank = input, out.dim()
+    if rank > input.dim():
+        value = input.reshape((1,) * (rank - input.dim()) + tuple(input.shape))
+        g.emit("reshape", [input], value)
+    times = [1] * (rank - len(flat)) + [int(n) for n in flat]
+    for axis, count in enumerate(times):
+        if count > 1:
+            longer = torch.cat([value] * count, axis)
+            g.emit("concat", [value] * count, longer, axis=axis)
+            value = longer
+    g.alias(out, value)
+
+
+@lowers("repeat_interleave")
+def _repeat_interleave(
+    g: Recorder, out: torch.Tensor, input: torch.Tensor, repeats: Any, dim: Any = None, **_: Any
+) -> None:
+    if not isinstance(repeats, int) or dim is None:
+        raise Declined("counts that are a tensor, or no axis")
+    axis = dim % input.dim() + 1
+    small = input.unsqueeze(axis)
+    g.emit("reshape", [input], small)
+    longer = torch.cat([small] * repeats, axis)
+    join(g, longer, [small] * repeats, axis)
+    g.emit("reshape", [longer], out)
 
 
 @lowers("channel_shuffle", "native_channel_shuffle")
