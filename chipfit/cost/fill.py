@@ -26,24 +26,28 @@ def fill(
     units: Sequence[Unit],
     pool: WorkerPool | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    chunk: int = CHUNK,
 ) -> list[Cost]:
-    """Return the cost of every unit, in order; see :meth:`CostTable.fill`."""
+    """Return the cost of every unit, in order; see :meth:`CostTable.fill`.
+
+    With ``chunk`` a caller that may stop between chunks sets how much is priced at once.
+    """
     table.anchor(target)
     fingerprint = target.fingerprint
     keys = [unit.key for unit in units]
     known = table.get_many(fingerprint, keys)
     absent = list({unit.key: unit for unit in units if unit.key not in known}.values())
     if absent:
-        chunks = [absent[i : i + CHUNK] for i in range(0, len(absent), CHUNK)]
+        chunks = [absent[i : i + chunk] for i in range(0, len(absent), chunk)]
         if not target.parallel or len(absent) < PARALLEL_FROM:
             pool = None
         done = 0
-        for chunk, costs in _priced(target, chunks, pool):
+        for some, costs in _priced(target, chunks, pool):
             table.put_many(
                 fingerprint,
-                [(u.key, c, describe(u)) for u, c in zip(chunk, costs, strict=True)],
+                [(u.key, c, describe(u)) for u, c in zip(some, costs, strict=True)],
             )
-            done += len(chunk)
+            done += len(some)
             if on_progress is not None:
                 on_progress(done, len(absent))
         known = table.get_many(fingerprint, keys)

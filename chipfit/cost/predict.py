@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from chipfit.cost.cost import Cost
-from chipfit.cost.table import CALIBRATION, CostTable
+from chipfit.cost.model import CalibrationModel, model_of
+from chipfit.cost.table import CostTable
 from chipfit.graph.workload import Workload
 from chipfit.targets.base import LayerCost, NetworkCost, Target, Unit
 from chipfit.workers import WorkerPool
@@ -20,7 +21,7 @@ def predict(
     workload: Workload,
     target: Target,
     table: CostTable,
-    calibration: float | None = None,
+    calibration: float | CalibrationModel | None = None,
     pool: WorkerPool | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> NetworkCost:
@@ -30,12 +31,16 @@ def predict(
     parameters and weight bytes follow from the workload itself; peak memory is not additive and is
     reported only where the target's own model of it is (``Target.static_cost``).
 
+    The spread of the total is the half-width of a 95 % interval: the error that the calibration
+    had on networks that were held out of it, and the spreads of the units, added in squares. Where
+    neither is known there is none.
+
     Args:
         workload: The network, batch 1.
         target: Cuts the network into units and prices them.
         table: Where prices are looked up and kept.
-        calibration: Factor on the sums; ``None`` takes the one that
-            :func:`chipfit.cost.calibrate.calibrate` stored in the table, else 1.
+        calibration: A model, or a bare factor on the sums; ``None`` takes the model that
+            :func:`chipfit.cost.calibrate.calibrate` stored in the table, else the sums as they are.
         pool: Worker processes for absent units; this process where ``None``.
         on_progress: Called with the numbers of absent units done and in all.
 
@@ -50,7 +55,7 @@ def predict_many(
     workloads: Sequence[Workload],
     target: Target,
     table: CostTable,
-    calibration: float | None = None,
+    calibration: float | CalibrationModel | None = None,
     pool: WorkerPool | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[NetworkCost]:
@@ -61,12 +66,15 @@ def predict_many(
     if len(known) < len(unique):
         costs = table.fill(target, list(unique.values()), pool, on_progress)
         known = dict(zip(unique, costs, strict=True))
-    factor = _factor(target, table, calibration)
-    return [_sum(w, units, known, target, factor) for w, units in zip(workloads, cut, strict=True)]
+    model = model_of(target, table, calibration)
+    return [_sum(w, units, known, target, model) for w, units in zip(workloads, cut, strict=True)]
 
 
 def predict_total(
-    workload: Workload, target: Target, table: CostTable, calibration: float | None = None
+    workload: Workload,
+    target: Target,
+    table: CostTable,
+    calibration: float | CalibrationModel | None = None,
 ) -> Cost:
     """Predict the additive keys only: the quick question that a search asks thousands of times.
 
@@ -80,8 +88,8 @@ def predict_total(
         if all(unit.key in known for unit in units)
         else table.fill(target, units)
     )
-    factor = _factor(target, table, calibration)
-    return Cost(_totals(costs, factor, target.fixed_cost()), "predicted")
+    model = model_of(target, table, calibration)
+    return Cost(_totals(units, costs, model, target), "predicted")
 
 
 def _units(workload: Workload, target: Target) -> list[Unit]:
@@ -91,38 +99,55 @@ def _units(workload: Workload, target: Target) -> list[Unit]:
     return units
 
 
-def _factor(target: Target, table: CostTable, calibration: float | None) -> float:
-    if calibration is not None:
-        return calibration
-    return table.facts(target.fingerprint).get(CALIBRATION, 1.0)
-
-
 def _totals(
-    costs: Sequence[Cost], factor: float, fixed: Mapping[str, float] | None = None
+    units: Sequence[Unit], costs: Sequence[Cost], model: CalibrationModel, target: Target | None
 ) -> dict[str, float]:
-    """Sum the keys that all units know; a sum over some of them would be a made-up figure."""
-    fixed = fixed or {}
-    shared = [key for key in ADDITIVE if costs and all(key in cost.values for cost in costs)]
-    sums = {key: sum(cost.values[key] for cost in costs) + fixed.get(key, 0) for key in shared}
-    return {key: value if factor == 1.0 else value * factor for key, value in sums.items()}
+    """Sum the keys that all units know; a sum over some of them would be a made-up figure.
+
+    With a target, what every network costs besides its units is added.
+    """
+    fixed = {} if target is None else target.fixed_cost()
+    extra = [0.0] * len(units) if model.linear else [model.surcharge_ms(unit) for unit in units]
+    totals = {}
+    for key in ADDITIVE:
+        if costs and all(key in cost.values for cost in costs):
+            total = 0.0  # added one by one: sum() rounds otherwise from Python 3.12 on
+            for cost, surcharge_ms in zip(costs, extra, strict=True):
+                total += model.unit_value(key, cost.values[key], surcharge_ms)
+            totals[key] = total + model.fixed_value(key, fixed.get(key, 0.0))
+    return totals
 
 
 def _sum(
-    workload: Workload, units: list[Unit], known: dict[str, Cost], target: Target, factor: float
+    workload: Workload,
+    units: list[Unit],
+    known: dict[str, Cost],
+    target: Target,
+    model: CalibrationModel,
 ) -> NetworkCost:
     costs = [known[unit.key] for unit in units]
-    spread = {
-        key: factor * math.sqrt(sum(cost.spread[key] ** 2 for cost in costs))
-        for key in ADDITIVE
-        if costs and all(key in cost.spread for cost in costs)
-    }
-    sums = _totals(costs, factor, target.fixed_cost())
-    total = Cost(sums | target.static_cost(workload), "predicted", spread)
+    sums = _totals(units, costs, model, target)
+    total = Cost(sums | target.static_cost(workload), "predicted", _spread(sums, costs, model))
     layers = [
-        LayerCost(*_label(unit), Cost(_totals([cost], factor) | _statics(unit), "predicted"))
+        LayerCost(
+            *_label(unit), Cost(_totals([unit], [cost], model, None) | _statics(unit), "predicted")
+        )
         for unit, cost in zip(units, costs, strict=True)
     ]
     return NetworkCost(total, tuple(layers))
+
+
+def _spread(
+    sums: dict[str, float], costs: Sequence[Cost], model: CalibrationModel
+) -> dict[str, float]:
+    """Return the half-width of each sum: the model's error and that of the units, in squares."""
+    found = {}
+    for key, total in sums.items():
+        measured = all(key in cost.spread for cost in costs)
+        if measured or model.error is not None:
+            own = model.factor**2 * sum(c.spread[key] ** 2 for c in costs) if measured else 0.0
+            found[key] = math.sqrt(own + (total * (model.error or 0.0)) ** 2)
+    return found
 
 
 def _label(unit: Unit) -> tuple[str, str]:

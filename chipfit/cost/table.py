@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sqlite3
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chipfit.cost.cost import Cost
-from chipfit.errors import StaleCostTable, StorageError
+from chipfit.errors import BadInput, StaleCostTable, StorageError
 
 if TYPE_CHECKING:
     from chipfit.targets.base import Target, Unit
@@ -93,7 +94,7 @@ class CostTable:
                 marks = ",".join("?" * len(some))
                 query = f"SELECT unit, cost FROM costs WHERE fingerprint = ? AND unit IN ({marks})"
                 for key, text in self._connection.execute(query, (fingerprint, *some)):
-                    known[key] = Cost.from_json(json.loads(text))
+                    known[key] = self._cost(key, text)
 
     def put_many(self, fingerprint: str, rows: Iterable[tuple[str, Cost, str]]) -> None:
         """Store ``(unit key, cost, description)`` rows in one transaction.
@@ -127,14 +128,29 @@ class CostTable:
             found = self._connection.execute(query).fetchall()
         for print_, key, text, description, created in found:
             if fingerprint in (None, print_):
-                yield print_, key, Cost.from_json(json.loads(text)), description, created
+                yield print_, key, self._cost(key, text), description, created
+
+    def _cost(self, key: str, text: str) -> Cost:
+        try:
+            cost = Cost.from_json(json.loads(text))
+            if all(math.isfinite(float(v)) for v in (*cost.values.values(), *cost.spread.values())):
+                return cost
+            raise ValueError("a figure is not finite")
+        except (BadInput, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise StaleCostTable(
+                f"the row {key} of {self.path or 'the cost table in memory'} is damaged: {error}",
+                "delete the file or name another; it is filled again on demand",
+            ) from error
 
     def facts(self, fingerprint: str) -> dict[str, float]:
         """Return figures that hold for all rows of a fingerprint (see ``Target.anchors``)."""
         with self._guard("read"):
             query = "SELECT name, value FROM facts WHERE fingerprint = ?"
             if fingerprint not in self._facts:
-                self._facts[fingerprint] = dict(self._connection.execute(query, (fingerprint,)))
+                found = dict(self._connection.execute(query, (fingerprint,)))
+                if not all(isinstance(value, int | float) for value in found.values()):
+                    raise sqlite3.DatabaseError("a fact is no number")
+                self._facts[fingerprint] = found
         return dict(self._facts[fingerprint])
 
     def set_facts(
@@ -236,7 +252,7 @@ class CostTable:
                 yield
             except (sqlite3.OperationalError, sqlite3.ProgrammingError, OSError) as error:
                 raise StorageError(f"cannot {verb} {place}: {error}", _fix(error)) from error
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, UnicodeDecodeError, OverflowError) as error:
                 hint = "delete it or name another file; it is filled again on demand"
                 raise StaleCostTable(f"{place} is not a cost table: {error}", hint) from error
 

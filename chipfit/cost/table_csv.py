@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,21 +54,25 @@ def import_csv(table: CostTable, path: Path) -> int:
             if reader.fieldnames != _COLUMNS:
                 raise BadInput(f"{path} is not an exported cost table", "its columns differ")
             records = list(reader)
+        if any(None in record or None in record.values() for record in records):
+            raise BadInput(f"{path} has a line with too few or too many columns", "export it again")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"cannot read {path}: {error}") from error
     try:
         rows = list(_rows(records))
         facts = [
-            (r["fingerprint"], {r["unit"].removeprefix(_FACT): float(r["description"])})
+            (r["fingerprint"], {r["unit"].removeprefix(_FACT): _number(r["description"])})
             for r in records
             if r["unit"].startswith(_FACT)
         ]
     except (TypeError, ValueError) as error:
-        raise BadInput(f"{path} holds a value that is no number: {error}") from error
+        raise BadInput(
+            f"{path} holds a value that is no number: {error}", "export it again"
+        ) from error
     for fingerprint, fact in facts:
         name = next(iter(fact))
         stored = table.facts(fingerprint).get(name, fact[name])
-        if stored != fact[name] and name != CALIBRATION:
+        if stored != fact[name] and not name.startswith(CALIBRATION):
             raise BadInput(
                 f"{path} was measured with {name}={fact[name]:g}, the table with {stored:g}",
                 "such rows are in different currencies; import into a new table",
@@ -97,7 +102,7 @@ def _rows(records: list[dict[str, str]]) -> Iterator[Row]:
             key: _number(record[f"{key}_spread"]) for key in COST_KEYS if record[f"{key}_spread"]
         }
         cost = Cost(values, record["provenance"], spread)
-        created = float(record["created"])
+        created = _number(record["created"])
         yield record["fingerprint"], record["unit"], cost, record["description"], created
 
 
@@ -105,4 +110,7 @@ def _number(text: str) -> float:
     try:
         return int(text)
     except ValueError:
-        return float(text)
+        value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is not finite")
+    return value

@@ -110,6 +110,16 @@ class TFLiteModel:
         shape = self._single.shape[1:]
         return (shape[2], shape[0], shape[1]) if len(shape) == 3 else shape
 
+    @property
+    def input_range(self) -> tuple[float, float]:
+        """Lowest and highest value that the input can hold; infinite for a float file."""
+        dtype = np.dtype(self._single.input["dtype"])
+        if dtype.kind == "f":
+            return -np.inf, np.inf
+        scale, zero = self._single.input["quantization"]
+        limits = np.iinfo(dtype)
+        return (limits.min - zero) * float(scale), (limits.max - zero) * float(scale)
+
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return the outputs as floats, ``(N, classes)`` or ``(N, C, H, W)``.
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -103,7 +104,14 @@ def verify_onnx(
 def verify_tflite(
     path: Path | bytes, module: nn.Module, images: np.ndarray, minimum_agreement: float = 0.9
 ) -> Parity:
-    """Check that an int8 TFLite file decides as ``module`` does.
+    """Check that an int8 TFLite file decides as ``module`` does; see :func:`verify_int8_onnx`."""
+    return _agreement(path, run_tflite, module, images, minimum_agreement)
+
+
+def verify_int8_onnx(
+    path: Path | bytes, module: nn.Module, images: np.ndarray, minimum_agreement: float = 0.9
+) -> Parity:
+    """Check that an int8 ONNX file decides as ``module`` does.
 
     Args:
         path: The file, or its content.
@@ -116,8 +124,15 @@ def verify_tflite(
     Raises:
         ParityError: The file agrees less often.
     """
+    return _agreement(path, run_onnx, module, images, minimum_agreement)
+
+
+def _agreement(
+    path: Path | bytes, run: Callable[[Path | bytes, np.ndarray], np.ndarray], module: nn.Module,
+    images: np.ndarray, minimum_agreement: float,
+) -> Parity:  # fmt: skip
     reference = run_torch(module, images)
-    parity = compare(reference, run_tflite(path, images))
+    parity = compare(reference, run(path, images))
     agreement = parity.top1_agreement
     if reference.ndim != 2:
         agreement = 1.0 - parity.relative_error

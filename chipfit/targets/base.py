@@ -65,6 +65,16 @@ class Target(ABC):
     alignment: int
     #: How whole-network figures are come by: ``"compiled"``, ``"measured"`` or ``"modelled"``.
     provenance: str
+    #: Options that differ from their defaults, as they stand in a name.
+    options: Mapping[str, str] = {}
+    #: Values of the option ``precision``; empty where the target has no such option.
+    precisions: tuple[str, ...] = ()
+
+    @property
+    def spec(self) -> str:
+        """The name with the options: what :func:`chipfit.targets.create` makes the same from."""
+        options = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        return f"{self.name}:{options}" if options else self.name
 
     @property
     @abstractmethod
@@ -88,6 +98,13 @@ class Target(ABC):
     @abstractmethod
     def cost_file(self, path: Path) -> NetworkCost:
         """Compile or measure an exported file of :attr:`file_format`."""
+
+    def cost_file_parts(self, path: Path) -> tuple[NetworkCost, list[Refusal]]:
+        """Cost a file as far as its operators can be costed, and name those that cannot.
+
+        Where some cannot, the total lacks latency: a sum over the others would be made up.
+        """
+        return self.cost_file(path), []
 
     @abstractmethod
     def units(self, workload: Workload) -> list[Unit]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,19 +10,29 @@ from pathlib import Path
 
 from chipfit.cost.cost import Cost
 from chipfit.errors import UnsupportedOp
-from chipfit.graph.op import Op
 from chipfit.graph.workload import Program, Workload
-from chipfit.targets.base import TARGETS, LayerCost, NetworkCost, Refusal, Target, Unit
+from chipfit.targets.base import (
+    TARGETS,
+    LayerCost,
+    NetworkCost,
+    Refusal,
+    Roofline,
+    RuntimeNode,
+    Target,
+    Unit,
+)
 from chipfit.targets.footprint import footprint, op_weight_bytes
-from chipfit.targets.tflite_file import file_weights, read_tflite
+from chipfit.targets.tflite_file import read_tflite
 from chipfit.targets.vela import VelaResult, VelaRow, compile_tflite, rows_by_node
 from chipfit.targets.vela_config import (
     VelaConfig,
     arena_cache_bytes,
     check_config,
     core_clock_hz,
+    memory_speed,
     vela_version,
 )
+from chipfit.targets.vela_costs import file_cost, file_rows, scheduled, timed, whole
 from chipfit.targets.windows import neighbour_units
 
 
@@ -35,39 +44,47 @@ class Family:
         macs: MAC units per cycle, one target each.
         system_config: Vela's own default.
         memory_mode: Vela's own default.
-        reach: Producers and consumers, in steps, that a unit is compiled with.
         alignment: Channel multiple (see :data:`FAMILIES`).
+        chained: Whether elementwise operators run together with what makes their input; without
+            this, bottleneck residual blocks on U85 miss by 6 %.
     """
 
     macs: tuple[int, ...]
     system_config: str
     memory_mode: str
-    reach: tuple[int, int]
     alignment: int
+    chained: bool = False
 
 
 #: System configuration and memory mode are what Vela takes where none is given.
-#:
-#: Reach: summed over units, MobileNetV2, EfficientNet-Lite0, ResNet-18 and small networks come
-#: within 0.5 % of the whole on U55, 0.7 % on U65 and 3 % on U85. With one producer instead of two,
-#: U55-128 misses small networks by up to 11 %: the producer's own input must have the tensor format
-#: that it has inside a network.
 #:
 #: Alignment: cycles of an expand, depthwise, project chain (28 x 28, 48 to 112 hidden channels)
 #: rise in steps of 8 channels on U55 and U65, and of 16 on U85; input channels of a dense
 #: convolution, in steps of 32. Widths between steps cost as much as the next step, or more.
 FAMILIES = {
-    "u55": Family((32, 64, 128, 256), "Ethos_U55_High_End_Embedded", "Shared_Sram", (2, 1), 8),
-    "u65": Family((256, 512), "Ethos_U65_Client_Server", "Dedicated_Sram_384KB", (3, 1), 8),
+    "u55": Family((32, 64, 128, 256), "Ethos_U55_High_End_Embedded", "Shared_Sram", 8),
+    "u65": Family((256, 512), "Ethos_U65_Client_Server", "Dedicated_Sram_384KB", 8),
     "u85": Family(
-        (128, 256, 512, 1024, 2048), "Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram_384KB", (4, 1), 16
+        (128, 256, 512, 1024, 2048),
+        "Ethos_U85_SYS_DRAM_Mid",
+        "Dedicated_Sram_384KB",
+        16,
+        chained=True,
     ),
 }
 
-#: Where an operator's tensors take more than this share of the SRAM that is set aside for
-#: activations, the compiler decides what goes to DRAM by looking further around; so do units.
+#: Producers and consumers, in steps, that an operator is compiled with (see
+#: :func:`~chipfit.targets.windows.neighbour_units` for what else). Networks of families that were
+#: not looked at when this was chosen come within 0.1 % of the whole on U55 and 0.3 % on U65 and U85
+#: (``benchmarks/prediction_error.py``); more producers change nothing that matters.
+REACH = (2, 1)
+#: On U85 what a consumer does with its own result costs its producer some 700 cycles. That shows
+#: where a whole network has tens of thousands: where live tensors never take more than this.
+SMALL_BYTES = 64 * 1024
+SMALL_REACH = (2, 2)
+#: Where live tensors (int8: a byte each) take more than this share of the SRAM that is set aside
+#: for activations, the compiler moves some to DRAM; the rest is left to the weights it stages.
 CROWDED = 0.75
-CROWDED_REACH = (4, 8)
 
 
 class EthosU(Target):
@@ -92,7 +109,7 @@ class EthosU(Target):
         family = FAMILIES[accelerator.split("-")[1]]
         self.name = accelerator
         self.alignment = family.alignment
-        self._reach = family.reach
+        self._chained = family.chained
         self.config = VelaConfig(
             accelerator, system_config or family.system_config, memory_mode or family.memory_mode
         )
@@ -123,14 +140,28 @@ class EthosU(Target):
             except UnsupportedOp:  # Vela stopped without telling where
                 pass
         names = {refusal.name for refusal in refused}
-        for i, node in enumerate(workload.nodes):
-            if node.name not in names:
-                try:
-                    refused += self._fallbacks(workload.window(i, i + 1))
-                except UnsupportedOp as error:
-                    refused.append(Refusal(node.name, node.op.kind, error.message))
+        rest = [i for i, node in enumerate(workload.nodes) if node.name not in names]
+        refused += self._rest_fallbacks(workload, rest, together=bool(refused))
         place = {node.name: i for i, node in enumerate(workload.nodes)}
         return sorted(refused, key=lambda refusal: place[refusal.name])
+
+    def _rest_fallbacks(
+        self, workload: Workload, rest: Sequence[int], together: bool
+    ) -> list[Refusal]:
+        """Compile the operators at ``rest``, one by one where Vela stops on all ``together``."""
+        if together and rest:
+            try:
+                return self._fallbacks(workload.part(rest))
+            except UnsupportedOp:
+                pass
+        refused = []
+        for i in rest:
+            try:
+                refused += self._fallbacks(workload.window(i, i + 1))
+            except UnsupportedOp as error:
+                refused.append(Refusal(workload.nodes[i].name, workload.nodes[i].op.kind,
+                                       error.message))  # fmt: skip
+        return refused
 
     def _fallbacks(self, workload: Workload) -> list[Refusal]:
         _, rows = self._compile(workload)
@@ -156,7 +187,7 @@ class EthosU(Target):
                 node.name,
                 node.op.kind,
                 Cost(
-                    self._timed(rows[node.name])
+                    timed(rows[node.name], self._clock_hz)
                     | {
                         "macs": node.op.macs,
                         "params": node.op.parameter_count,
@@ -164,10 +195,12 @@ class EthosU(Target):
                     },
                     self.provenance,
                 ),
+                runs_on="npu",
+                precision=self.precision,
             )
             for node in workload.nodes
         )
-        values = self._whole(result) | footprint(workload, self.precision)
+        values = whole(result) | footprint(workload, self.precision)
         return NetworkCost(Cost(values, self.provenance), layers)
 
     def compile_file(self, path: Path) -> VelaResult:
@@ -177,7 +210,7 @@ class EthosU(Target):
             BadInput: The file cannot be read, is no TFLite file, or is damaged.
             UnsupportedOp: Vela rejects it.
         """
-        return compile_tflite(read_tflite(path), self.config)
+        return compile_tflite(read_tflite(path), self.config, str(path))
 
     def cost_file(self, path: Path) -> NetworkCost:
         """Compile a ``.tflite`` file; layers are the rows of Vela's table.
@@ -186,18 +219,58 @@ class EthosU(Target):
             BadInput: The file cannot be read, is no TFLite file, or is damaged.
             UnsupportedOp: Vela rejects it, or leaves an operator to the CPU.
         """
-        result = self.compile_file(path)
+        data = read_tflite(path)
+        result = compile_tflite(data, self.config, str(path))
         self._no_fallback(result, str(path))
-        values = self._whole(result) | {"macs": result.macs} | file_weights(Path(path).read_bytes())
-        layers = tuple(
-            LayerCost(
-                row.name,
-                row.original,
-                Cost(self._timed([row]) | {"macs": row.macs}, self.provenance),
-            )
+        return file_cost(data, result, self._clock_hz)
+
+    def cost_file_parts(self, path: Path) -> tuple[NetworkCost, list[Refusal]]:
+        """Compile a file that may leave operators to the CPU, whose time nobody knows.
+
+        The total then lacks latency and cycles, and only the NPU's layers have them.
+
+        Raises:
+            BadInput: The file cannot be read, is no TFLite file, or is damaged.
+            UnsupportedOp: Vela rejects the file as a whole.
+        """
+        data = read_tflite(path)
+        result = compile_tflite(data, self.config, str(path))
+        left = [
+            Refusal(row.name, row.original, f"Vela leaves {row.original} to the CPU")
             for row in result.rows
-        )
-        return NetworkCost(Cost(values, self.provenance), layers)
+            if not row.on_npu
+        ]
+        return file_cost(data, result, self._clock_hz), left
+
+    def runtime_nodes(self, network: Workload | Program | Path) -> list[RuntimeNode]:
+        """Return Vela's own operators with their shares of the cycles.
+
+        Those that it fused into others, at no cycles of their own, are left out.
+
+        Raises:
+            UnsupportedOp: An operator cannot be exported, or falls back to the CPU.
+        """
+        if isinstance(network, Path):
+            data = read_tflite(network)
+            result = compile_tflite(data, self.config, str(network))
+            self._no_fallback(result, str(network))
+            return scheduled(file_rows(data, result))
+        _, rows = self._compile_named(network)
+        return scheduled((row, name, self.precision) for name, own in rows.items() for row in own)
+
+    def roofline(self) -> Roofline:
+        """Return MACs per cycle times the clock, and the memories of the configuration.
+
+        Activations are taken to be in the fast memory of the memory mode; what the compiler spills
+        to DRAM only makes a layer slower than this bound.
+        """
+        memory, bytes_per_s = memory_speed(self.config, "const")
+        fast, fast_bytes_per_s = memory_speed(self.config, "cache")
+        macs_per_cycle = int(self.name.split("-")[2])
+        return Roofline(
+            macs_per_cycle * self._clock_hz, bytes_per_s, memory, "specified", fast_bytes_per_s,
+            fast,
+        )  # fmt: skip
 
     def static_cost(self, workload: Workload) -> dict[str, float]:
         """Return MACs, parameters and weight bytes.
@@ -209,11 +282,10 @@ class EthosU(Target):
 
     def units(self, workload: Workload) -> list[Unit]:
         """Return every operator between its neighbours."""
-        return neighbour_units(workload, self._reach_of)
-
-    def _reach_of(self, op: Op) -> tuple[int, int]:
-        live_bytes = sum(math.prod(shape) for shape in (*op.inputs, op.output))
-        return CROWDED_REACH if live_bytes > self._crowded_bytes else self._reach
+        small = self._chained and workload.peak_activation_elements() <= SMALL_BYTES
+        return neighbour_units(
+            workload, SMALL_REACH if small else REACH, self._crowded_bytes, self._chained
+        )
 
     def cost_units(self, units: Sequence[Unit]) -> list[Cost]:
         """Compile each window and read the rows of the operator in focus.
@@ -225,7 +297,7 @@ class EthosU(Target):
         for unit in units:
             _, rows = self._compile_named(unit.workload)
             own = [row for i in unit.focus for row in rows[unit.workload.nodes[i].name]]
-            costs.append(Cost(self._timed(own), self.provenance))
+            costs.append(Cost(timed(own, self._clock_hz), self.provenance))
         return costs
 
     def _compile(self, network: Workload | Program) -> tuple[VelaResult, dict[str, list[VelaRow]]]:
@@ -264,18 +336,6 @@ class EthosU(Target):
                 f" unknown cost: {', '.join(result.cpu_ops[:8])}",
                 "replace them, or choose another target",
             )
-
-    def _timed(self, rows: Sequence[VelaRow]) -> dict[str, float]:
-        cycles = sum(row.cycles for row in rows)
-        return {"latency_ms": cycles / self._clock_hz * 1e3, "cycles": cycles}
-
-    def _whole(self, result: VelaResult) -> dict[str, float]:
-        return {
-            "latency_ms": result.latency_ms,
-            "cycles": result.cycles,
-            "peak_sram_bytes": result.sram_bytes,
-            "flash_bytes": result.file_bytes,
-        }
 
 
 def _factory(accelerator: str, system_config: str = "", memory_mode: str = "") -> EthosU:

@@ -10,7 +10,7 @@ from chipfit.graph.op import Op
 from chipfit.graph.workload import Workload
 
 #: Bytes of one activation, and of one weight, by precision.
-ELEMENT_BYTES = {"int8": 1, "float32": 4}
+ELEMENT_BYTES = {"int8": 1, "float16": 2, "float32": 4}
 #: Biases of int8 networks are 32-bit accumulators.
 INT8_BIAS_BYTES = 4
 

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
+import math
+import sys
 import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +22,9 @@ from chipfit.errors import BadInput, MissingBackend, UnsupportedOp
 
 #: Raised whenever the reference changes, or what is measured with it; part of the fingerprint.
 REFERENCE_VERSION = 2
+
+#: An input of more elements is taken for damage.
+_MOST_ELEMENTS = 1 << 28
 
 
 def onnxruntime_version() -> str:
@@ -64,28 +72,74 @@ def open_run(data: bytes, threads: int = 1, place: str = "the network") -> Calla
     return run
 
 
+#: Operators that change layout or precision and compute nothing. A ``Transpose`` is one where the
+#: runtime inserted it, and not the network.
+CONVERSIONS = frozenset(
+    {"ReorderInput", "ReorderOutput", "QuantizeLinear", "DequantizeLinear", "Cast"}
+)
+_TYPES = {"float": "float32", "float16": "float16", "uint8": "int8", "int8": "int8"}
+
+
+@dataclass(frozen=True)
+class Executed:
+    """One operator of the optimised graph: its names, share of the time and arithmetic."""
+
+    name: str
+    kind: str
+    share: float
+    precision: str
+
+    @property
+    def conversion(self) -> bool:
+        """Whether its kind only converts."""
+        return self.kind in CONVERSIONS
+
+
 def profile(
-    data: bytes, runs: int = 40, place: str = "the network"
-) -> list[tuple[str, str, float]]:
-    """Return ``(node name, operator, share)`` of the optimised graph; shares add up to 1.
+    data: bytes, threads: int = 1, runs: int | None = None, place: str = "the network"
+) -> list[Executed]:
+    """Return the operators of the optimised graph in order; their shares add up to 1.
 
     The profiler slows operators down somewhat, so only the shares mean anything. It counts whole
-    microseconds: each share is a mean over ``runs``, the slowest quarter left out, normalised.
+    microseconds: each share is a mean over the runs, the slowest quarter left out, normalised.
+
+    Args:
+        data: The model file's bytes.
+        threads: Threads within an operator.
+        runs: How many; by default about a second's worth, 8 to 40.
+        place: What the model is, for messages.
     """
     with tempfile.TemporaryDirectory(prefix="chipfit-ort-") as folder:
-        session = _open(data, 1, place, profile_prefix=str(Path(folder) / "profile"))
+        session = _open(data, threads, place, profile_prefix=str(Path(folder) / "profile"))
         inputs = _inputs(session, place)
-        for _ in range(runs + 3):
+        for _ in range(3):
+            start = time.perf_counter()
+            session.run(None, inputs)
+            once = time.perf_counter() - start
+        for _ in range(runs or min(40, max(8, round(1.0 / once)))):
             session.run(None, inputs)
         events = json.loads(Path(session.end_profiling()).read_text())
     times: dict[tuple[str, str], list[float]] = {}
+    types: dict[tuple[str, str], str] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            name = event["name"].removesuffix("_kernel_time")
-            times.setdefault((name, event["args"]["op_name"]), []).append(float(event["dur"]))
+            arguments = event["args"]
+            key = (event["name"].removesuffix("_kernel_time"), arguments["op_name"])
+            times.setdefault(key, []).append(float(event["dur"]))
+            types[key] = _arithmetic(arguments)
     means = {key: _typical(values[3:]) for key, values in times.items()}
     whole = sum(means.values()) or 1.0
-    return [(name, op, value / whole) for (name, op), value in means.items()]
+    return [Executed(*key, value / whole, types[key]) for key, value in means.items()]
+
+
+def _arithmetic(arguments: dict[str, Any]) -> str:
+    """Return the type that an operator computes in: bytes, where it reads or writes bytes."""
+    ends = [
+        _TYPES.get(next(iter(end[0])), "")
+        for end in (arguments["input_type_shape"], arguments["output_type_shape"])
+        if end and end[0]
+    ]
+    return "int8" if "int8" in ends else next(filter(None, reversed(ends)), "")
 
 
 def _typical(values: list[float]) -> float:
@@ -154,7 +208,9 @@ def _open(data: bytes, threads: int, place: str, profile_prefix: str = "") -> An
         options.enable_profiling = True
         options.profile_file_prefix = profile_prefix
     try:
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        # On some errors the runtime prints to standard output, where results belong.
+        with contextlib.redirect_stdout(sys.stderr):
+            return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's exception classes share no public base
         text = str(error).strip().splitlines()
         raise UnsupportedOp(
@@ -169,5 +225,7 @@ def _inputs(session: Any, place: str) -> dict[str, np.ndarray]:
         if item.type != "tensor(float)":
             raise BadInput(f"{place} has an input {item.name} of type {item.type}, not float")
         shape = [size if isinstance(size, int) else 1 for size in item.shape]
+        if math.prod(shape) > _MOST_ELEMENTS or min(shape, default=1) < 0:
+            raise BadInput(f"{place} has an input {item.name} of impossible shape {shape}")
         buffers[item.name] = rng.standard_normal(shape, dtype=np.float32)
     return buffers

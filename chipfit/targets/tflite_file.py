@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from chipfit.errors import BadInput
+from chipfit.errors import BadInput, MissingBackend
 from chipfit.targets.vela_config import vela_version
 
 #: Operators whose second and later inputs are weights, with the input that is their bias.
@@ -31,15 +31,27 @@ def read_tflite(path: Path) -> bytes:
         data = Path(path).read_bytes()
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error}") from error
+    checked_tflite(data, str(path))
+    return data
+
+
+def checked_tflite(data: bytes, place: str) -> None:
+    """Follow every reference in a ``.tflite`` file's content.
+
+    Raises:
+        BadInput: It is no TFLite file, or is damaged; ``place`` says what it is.
+        MissingBackend: Vela, which has the schema, is not installed.
+    """
     if data[4:8] != b"TFL3":
-        raise BadInput(f"{path} is not a TFLite file", "it lacks the mark TFL3")
+        raise BadInput(f"{place} is not a TFLite file", "it lacks the mark TFL3")
     try:
         operators = sum(1 for _ in _constants(data))
+    except MissingBackend:
+        raise
     except Exception as error:  # whatever a reader of random bytes can raise
-        raise BadInput(f"{path} is damaged: {error}", "write it again") from error
+        raise BadInput(f"{place} is damaged: {error}", "write it again") from error
     if not operators:
-        raise BadInput(f"{path} holds no operators")
-    return data
+        raise BadInput(f"{place} holds no operators")
 
 
 def file_weights(data: bytes) -> dict[str, float]:

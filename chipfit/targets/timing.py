@@ -25,9 +25,36 @@ import numpy as np
 
 from chipfit.errors import BadInput
 
-#: Runs its network once.
+#: Runs its network once, or at least asks the device to.
 Run = Callable[[], None]
+#: Tells the time in seconds.
 Clock = Callable[[], float]
+#: ``sampler(run, repeats)``: the mean time of one run in seconds, over ``repeats`` runs in a row.
+#: Work that a device has been asked for is finished when it returns.
+Sampler = Callable[[Run, int], float]
+
+
+def by_clock(clock: Clock) -> Sampler:
+    """Return the sampler of work that is done when its function returns.
+
+    >>> ticks = iter(range(100))
+    >>> by_clock(lambda: next(ticks))(lambda: None, 4)
+    0.25
+    """
+
+    def sample(run: Run, repeats: int) -> float:
+        start = clock()
+        for _ in range(repeats):
+            run()
+        return (clock() - start) / repeats
+
+    return sample
+
+
+#: CPU time of this process: the cost of single-threaded work, whatever else the core does.
+CPU_TIME = by_clock(time.process_time)
+#: Time on the wall, for work of several threads.
+WALL_TIME = by_clock(time.perf_counter)
 
 
 @dataclass(frozen=True)
@@ -85,7 +112,7 @@ def paired_ratios(
     make_subjects: Sequence[Callable[[], Run]],
     make_reference: Callable[[], Run],
     protocol: Protocol | None = None,
-    clock: Clock = time.process_time,
+    sampler: Sampler = CPU_TIME,
 ) -> list[Ratio]:
     """Measure subjects against a reference, all interleaved.
 
@@ -93,7 +120,7 @@ def paired_ratios(
         make_subjects: Each makes a fresh instance; called once per session.
         make_reference: The same for the reference.
         protocol: Effort; the default where ``None``.
-        clock: Seconds; CPU time of the process by default.
+        sampler: Takes the time of runs; CPU time of the process by default.
 
     Returns:
         One ratio per subject, in order.
@@ -105,7 +132,7 @@ def paired_ratios(
     for _ in range(protocol.sessions):
         runs = [make() for make in (*make_subjects, make_reference)]
         with collection_paused():
-            ratios, done = _session(runs, protocol, rng, clock)
+            ratios, done = _session(runs, protocol, rng, sampler)
         del runs
         for i, values in enumerate(ratios):
             per_session[i].append(values)
@@ -119,7 +146,7 @@ def paired_ratios(
 def absolute_ms(
     make_run: Callable[[], Run],
     protocol: Protocol | None = None,
-    clock: Clock = time.process_time,
+    sampler: Sampler = CPU_TIME,
 ) -> float:
     """Return the median time of one run in milliseconds, over fresh sessions.
 
@@ -130,9 +157,9 @@ def absolute_ms(
     for _ in range(protocol.sessions):
         run = make_run()
         with collection_paused():
-            inner = _warm_up(run, protocol, clock)
+            inner = _warm_up(run, protocol, sampler)
             medians.append(
-                statistics.median(_sample(run, inner, clock) for _ in range(protocol.max_rounds))
+                statistics.median(sampler(run, inner) for _ in range(protocol.max_rounds))
             )
     return statistics.median(medians) * 1e3
 
@@ -141,7 +168,7 @@ def same_against_same(
     make_run: Callable[[], Run],
     make_reference: Callable[[], Run],
     protocol: Protocol | None = None,
-    clock: Clock = time.process_time,
+    sampler: Sampler = CPU_TIME,
     instances: int = 4,
 ) -> float:
     """Return the A/A spread: how far instances of one network seem apart, relative.
@@ -149,7 +176,7 @@ def same_against_same(
     No difference between two networks that is smaller than this, or than 2 %, means anything on
     this machine at this moment.
     """
-    ratios = paired_ratios([make_run] * instances, make_reference, protocol, clock)
+    ratios = paired_ratios([make_run] * instances, make_reference, protocol, sampler)
     values = [ratio.value for ratio in ratios]
     return (max(values) - min(values)) / statistics.median(values)
 
@@ -188,17 +215,17 @@ def collection_paused() -> Iterator[None]:
 
 
 def _session(
-    runs: Sequence[Run], protocol: Protocol, rng: random.Random, clock: Clock
+    runs: Sequence[Run], protocol: Protocol, rng: random.Random, sampler: Sampler
 ) -> tuple[list[list[float]], list[bool]]:
     """Interleave all runs, the reference last in ``runs``; a subject leaves when it is settled."""
-    inner = [_warm_up(run, protocol, clock) for run in runs]
+    inner = [_warm_up(run, protocol, sampler) for run in runs]
     reference = len(runs) - 1
     ratios: list[list[float]] = [[] for _ in range(reference)]
     active = set(range(reference))
     for round_ in range(1, protocol.max_rounds + 1):
         order = [*sorted(active), reference]
         rng.shuffle(order)
-        times = {i: _sample(runs[i], inner[i], clock) for i in order}
+        times = {i: sampler(runs[i], inner[i]) for i in order}
         for i in active:
             ratios[i].append(times[i] / times[reference])
         if round_ >= protocol.min_rounds and round_ % 5 == 0:
@@ -225,16 +252,9 @@ def _combine(sessions: list[list[float]], converged: bool, seed: int) -> Ratio:
     return Ratio(value, min(low, value), max(high, value), sum(map(len, sessions)), converged)
 
 
-def _sample(run: Run, inner: int, clock: Clock) -> float:
-    start = clock()
-    for _ in range(inner):
-        run()
-    return (clock() - start) / inner
-
-
-def _warm_up(run: Run, protocol: Protocol, clock: Clock) -> int:
+def _warm_up(run: Run, protocol: Protocol, sampler: Sampler) -> int:
     """Run a few times; return how many runs make one sample."""
     for _ in range(protocol.warm_up):
         run()
-    once = max(min(_sample(run, 1, clock) for _ in range(3)), 1e-6)
+    once = max(min(sampler(run, 1) for _ in range(3)), 1e-6)
     return max(1, math.ceil(protocol.sample_ms / 1e3 / once))

@@ -10,12 +10,22 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from chipfit.errors import ChipfitError, UnsupportedOp
+from chipfit.errors import BadInput, ChipfitError, UnsupportedOp
 from chipfit.graph.workload import Workload
+from chipfit.targets.isolated import Isolated
 from chipfit.targets.vela_config import CONFIG_FILE, VelaConfig, vela_version
+
+#: Memories by the column of Vela's table that holds their access cycles.
+MEMORIES = {
+    "SRAM": "SRAM AC", "DRAM": "DRAM AC", "on-chip flash": "OnFlash AC",
+    "off-chip flash": "OffFlash AC",
+}  # fmt: skip
+
+#: Tensors that an exported operator pads into, and the operators in the file that pad.
+PADDED, PADDING = ":padded", ("Pad", "PadV2", "MirrorPad")
 
 _LOCK = threading.Lock()  # file descriptors 1 and 2 belong to the whole process
 
@@ -32,6 +42,8 @@ class VelaRow:
         npu_cycles: Cycles of the arithmetic alone.
         macs: Multiply-accumulates, padding not included.
         on_npu: Whether it runs on the NPU; otherwise it falls back to the CPU at unknown cost.
+        access_cycles: Cycles that each memory is busy with the operation, by the keys of
+            :data:`MEMORIES`; they overlap with each other and with the arithmetic.
     """
 
     name: str
@@ -41,6 +53,13 @@ class VelaRow:
     npu_cycles: int
     macs: int
     on_npu: bool
+    access_cycles: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    @property
+    def bound_by(self) -> str:
+        """The memory that is busy for longer than the arithmetic, or ``"NPU"``."""
+        slowest = max(self.access_cycles, key=lambda name: self.access_cycles[name], default="NPU")
+        return slowest if self.access_cycles.get(slowest, 0) > self.npu_cycles else "NPU"
 
 
 @dataclass(frozen=True)
@@ -80,18 +99,22 @@ class VelaResult:
         return [f"{row.name} ({row.original})" for row in self.rows if not row.on_npu]
 
 
-def compile_tflite(data: bytes, config: VelaConfig) -> VelaResult:
+def compile_tflite(data: bytes, config: VelaConfig, place: str = "") -> VelaResult:
     """Compile a ``.tflite`` file's bytes.
+
+    Args:
+        data: The file.
+        config: What for.
+        place: What the file is, where chipfit did not write it. Such a file is compiled in a
+            process of its own, since a damaged one can end the compiler's.
 
     Raises:
         UnsupportedOp: Vela rejects the network; its message is kept.
+        BadInput: The file at ``place`` ends the compiler's process, or stops it.
         ChipfitError: Vela fails otherwise.
         MissingBackend: Vela is not installed.
     """
     vela_version()
-    from ethosu.vela import vela
-    from ethosu.vela.errors import VelaError
-
     with tempfile.TemporaryDirectory(prefix="chipfit-vela-") as folder:
         source = Path(folder) / "net.tflite"
         source.write_bytes(data)
@@ -101,20 +124,50 @@ def compile_tflite(data: bytes, config: VelaConfig) -> VelaResult:
             "--system-config", config.system_config, "--memory-mode", config.memory_mode,
             "--verbose-performance", "--show-cpu-operations",
         ]  # fmt: skip
-        log: list[str] = []
-        try:
-            with _captured(log):
-                code = vela.main(arguments)
-        except VelaError as error:
-            raise UnsupportedOp(f"Vela rejects the network: {error.data}") from error
-        except (Exception, SystemExit) as error:
-            if "could not run on NPU" in str(error):
-                raise UnsupportedOp(f"Vela rejects the network: {error}") from error
-            detail = _tail("".join(log)) or str(error) or repr(error)
-            raise ChipfitError(f"Vela failed on {config.accelerator}: {detail}") from error
-        if code:
-            raise ChipfitError(f"Vela failed on {config.accelerator}: {_tail(''.join(log))}")
-        return _read(Path(folder), "".join(log))
+        log = _compile_apart(arguments, config, place) if place else _compile(arguments, config)
+        return _read(Path(folder), log)
+
+
+#: Compiles the files of users.
+_COMPILER = Isolated("vela")
+
+
+def _compile_apart(arguments: list[str], config: VelaConfig, place: str) -> str:
+    """Run Vela in another process and return what it printed."""
+    reply = _COMPILER.ask({"arguments": arguments}, b"", place)
+    log = str(reply["log"])
+    if reply.get("code", 1):
+        error, kind = str(reply.get("error", "")), reply.get("type")
+        if kind == "VelaError" or "could not run on NPU" in error:
+            raise UnsupportedOp(f"Vela rejects {place}: {error}")
+        if kind in (None, "SystemExit"):
+            raise ChipfitError(
+                f"Vela failed on {place} for {config.accelerator}: {_tail(log) or error}"
+            )
+        # Anything else is a reader that trips over what it did not expect.
+        raise BadInput(f"Vela cannot compile {place}: {kind}: {error}", "write the file again")
+    return log
+
+
+def _compile(arguments: list[str], config: VelaConfig) -> str:
+    """Run Vela in this process and return what it printed."""
+    from ethosu.vela import vela
+    from ethosu.vela.errors import VelaError
+
+    log: list[str] = []
+    try:
+        with _captured(log):
+            code = vela.main(arguments)
+    except VelaError as error:
+        raise UnsupportedOp(f"Vela rejects the network: {error.data}") from error
+    except (Exception, SystemExit) as error:
+        if "could not run on NPU" in str(error):
+            raise UnsupportedOp(f"Vela rejects the network: {error}") from error
+        detail = _tail("".join(log)) or str(error) or repr(error)
+        raise ChipfitError(f"Vela failed on {config.accelerator}: {detail}") from error
+    if code:
+        raise ChipfitError(f"Vela failed on {config.accelerator}: {_tail(''.join(log))}")
+    return "".join(log)
 
 
 def rows_by_node(
@@ -123,22 +176,28 @@ def rows_by_node(
     """Assign every row to the node that wrote its tensor.
 
     Vela names rows after tensors, with a suffix for the parts that it splits an operator into.
-    A copy into faster memory, which has no name of the network's, is charged to what follows it.
+    A copy into faster memory, and a step that Vela takes an operator apart into and numbers, have
+    no name of the network's: they are charged to what follows.
+    An operator that Vela lets write into the padded input of the next one keeps its own cost.
 
     Raises:
         ChipfitError: A row belongs to no node: its cost would be lost.
     """
+    makers = {node.name: node.inputs[0] for node in workload.nodes if node.inputs}
     owner = {tensor: node for node, tensors in tensors_of.items() for tensor in tensors}
     found: dict[str, list[VelaRow]] = {node: [] for node in tensors_of}
     copies: list[VelaRow] = []
     for row in result.rows:
         name = row.name
-        while name not in owner and "_" in name:
-            name = name.rpartition("_")[0]
+        while name not in owner and ("_" in name or "/" in name):
+            name = name[: max(name.rfind("_"), name.rfind("/"))]
         if name in owner:
-            found[owner[name]] += [*copies, row]
+            node = owner[name]
+            if name == f"{node}{PADDED}" and row.original not in PADDING and makers[node] in found:
+                node = makers[node]
+            found[node] += [*copies, row]
             copies = []
-        elif row.operator == "MemoryCopy":
+        elif row.operator == "MemoryCopy" or row.name.startswith("#"):
             copies.append(row)
         elif row.cycles:
             raise ChipfitError(f"Vela's row {row.name} ({row.operator}) belongs to no operator")
@@ -158,6 +217,7 @@ def _read(folder: Path, log: str) -> VelaResult:
             npu_cycles=int(row["NPU"]),
             macs=int(row["MAC Count"]),
             on_npu=row["Target"] == "NPU",
+            access_cycles={name: int(row[column]) for name, column in MEMORIES.items()},
         )
         for row in _only(folder, "*per-layer*.csv")
     )

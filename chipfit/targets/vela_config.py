@@ -15,6 +15,13 @@ from chipfit.errors import MissingBackend, UnknownName
 
 CONFIG_FILE = "Arm/vela.ini"  # a path of this form means the file bundled with Vela
 
+#: Bytes that one AXI port moves in a cycle of the NPU's clock, by generation.
+PORT_BYTES = {"u55": 8, "u65": 16, "u85": 16}
+_MEMORY_NAMES = {
+    "Sram": "SRAM", "Dram": "DRAM", "OffChipFlash": "off-chip flash",
+    "OnChipFlash": "on-chip flash",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class VelaConfig:
@@ -76,13 +83,40 @@ def core_clock_hz(config: VelaConfig) -> float:
 
 def arena_cache_bytes(config: VelaConfig) -> float:
     """Return the SRAM set aside for activations, infinite where the memory mode limits none."""
+    return float(_memory_option(config, "arena_cache_size", math.inf))
+
+
+def memory_speed(config: VelaConfig, use: str) -> tuple[str, float]:
+    """Return the memory of one use, and its peak traffic in bytes per second.
+
+    The port's width times the ports used, the memory's clock relative to the NPU's, and the NPU's
+    clock: what Vela's own estimate divides by.
+
+    Args:
+        config: The configuration.
+        use: ``"const"`` for weights, ``"arena"`` for tensors, ``"cache"`` for the fast part of the
+            tensors' memory (the same as the arena's unless the memory mode dedicates SRAM to it).
+    """
+    parser = _bundled()
+    section = f"System_Config.{config.system_config}"
+    port = str(_memory_option(config, f"{use}_mem_area", "Axi0")).lower()
+    memory = parser.get(section, f"{port}_port")
+    per_cycle = (
+        PORT_BYTES[config.accelerator.split("-")[1]]
+        * parser.getint(section, f"{memory}_ports_used", fallback=1)
+        * parser.getfloat(section, f"{memory}_clock_scale", fallback=1.0)
+    )
+    return _MEMORY_NAMES[memory], per_cycle * core_clock_hz(config)
+
+
+def _memory_option(config: VelaConfig, name: str, default: float | str) -> float | str:
     parser = _bundled()
     section = f"Memory_Mode.{config.memory_mode}"
     while section:
-        if parser.has_option(section, "arena_cache_size"):
-            return parser.getfloat(section, "arena_cache_size")
+        if parser.has_option(section, name):
+            return parser.get(section, name)
         section = parser.get(section, "inherit", fallback="")
-    return math.inf
+    return default
 
 
 def check_config(config: VelaConfig) -> None:

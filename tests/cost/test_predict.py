@@ -2,7 +2,8 @@
 import pytest
 
 from chipfit.cost import Cost
-from chipfit.cost.calibrate import Calibration, calibrate
+from chipfit.cost.calibrate import calibrate
+from chipfit.cost.model import CalibrationModel
 from chipfit.cost.predict import predict, predict_many, predict_total
 from chipfit.cost.table import CostTable
 from chipfit.errors import BadInput, StorageError, UnsupportedOp
@@ -93,13 +94,6 @@ def test_calibration_is_fitted_stored_and_used(bottlenecks):
         calibrate(target, [], table)
 
 
-def test_the_error_of_a_calibration_is_held_out():
-    fitted = Calibration(1.0, whole_ms=(1.0, 1.0, 2.0), units_ms=(1.0, 1.0, 1.0))
-    assert fitted.error == pytest.approx(0.5)  # the third is predicted as 1 by the other two
-    with pytest.raises(BadInput):
-        _ = Calibration(1.0, (1.0,), (1.0,)).error
-
-
 def test_spread_adds_in_squares(bottlenecks):
     workload = bottlenecks([16])
     target, table = OnePerMac(), CostTable()
@@ -111,6 +105,16 @@ def test_spread_adds_in_squares(bottlenecks):
     total = predict(workload, target, table, calibration=2.0).total
     assert total["latency_ms"] == 8.0
     assert total.spread["latency_ms"] == pytest.approx(2.0)
+    model = CalibrationModel(2.0, error=0.1)
+    total = predict(workload, target, table, calibration=model).total
+    assert total.spread["latency_ms"] == pytest.approx((2.0**2 + 0.8**2) ** 0.5)
+
+
+def test_an_error_that_nobody_knows_is_absent(bottlenecks):
+    target, table = OnePerMac(), CostTable()
+    assert not predict(bottlenecks([16]), target, table).total.spread
+    known = predict(bottlenecks([16]), target, table, CalibrationModel(error=0.25)).total
+    assert known.spread["latency_ms"] == known["latency_ms"] / 4
 
 
 def test_a_failing_disk_does_not_lose_what_was_stored(tmp_path, bottlenecks):

@@ -38,7 +38,7 @@ def test_what_is_measured_computes_the_network(bottlenecks):
 
 
 def test_more_work_takes_longer(target, bottlenecks):
-    small, large = target.measure_many([bottlenecks([16], 16), bottlenecks([256] * 3, 32)])
+    small, large = target.cost_many([bottlenecks([16], 16), bottlenecks([256] * 3, 32)])
     assert large.total["latency_ms"] > 3 * small.total["latency_ms"]  # 190 times the MACs
     assert large.total.spread["latency_ms"] >= 0
     assert "peak_sram_bytes" not in large.total
@@ -93,8 +93,8 @@ def test_layers_belong_to_their_nodes(target):
 
 def test_shares_of_the_reference_add_up():
     rows = profile(reference_bytes(), runs=5)
-    assert sum(share for _, _, share in rows) == pytest.approx(1.0)
-    assert sum(op == "Conv" for _, op, _ in rows) == 6
+    assert sum(row.share for row in rows) == pytest.approx(1.0)
+    assert sum(row.kind == "Conv" for row in rows) == 6
     open_run(reference_bytes())()
 
 
