@@ -13,6 +13,8 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# timm asks for torchvision, whose builds for GPUs break a PyTorch for CPUs; its models do without.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps timm huggingface_hub
 	@touch $@
 
 # The main job on real data: Fashion-MNIST, MobileNetV2-style network, half its latency on Ethos-U55.

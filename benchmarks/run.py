@@ -25,7 +25,20 @@ QUICK = {
         "--nets", "tiny_mobilenet_v2@1x1x8x8", "--variants", "2", "--queries", "20",
         "--cold", "1", "--fill-units", "24", "--repeats", "1",
     ],
+    "prediction_error": [
+        "--targets", "ethos-u55-128", "--families", "mbconv", "--networks", "1", "--band", "0",
+        "--rows", "0",
+    ],
+    "microcontrollers": [],
     "baselines": ["--seeds", "1"],
+    "coverage": ["--models", "resnet10t", "--targets", "analytic"],
+    "ran_e_table": [
+        "--targets", "ethos-u55-256", "--modes", "Sram_Only", "--nets", "RAN-e-GT", "--size", "32",
+    ],
+    "ran_i_fps": [
+        "--targets", "onnxruntime-cpu", "--pairs", "T/T", "--rounds", "2", "--sessions", "1",
+        "--size", "32",
+    ],
 }  # fmt: skip
 NAMES = tuple(QUICK)
 NEEDS_RUN = "baselines"

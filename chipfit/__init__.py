@@ -30,7 +30,10 @@ if TYPE_CHECKING:
         train,
     )
     from chipfit.cost.budget import Budget
+    from chipfit.flow.compare import compare
+    from chipfit.flow.explain import explain
     from chipfit.flow.fit import fit
+    from chipfit.flow.inspect import inspect
     from chipfit.flow.profile import profile
     from chipfit.flow.result import open_run
     from chipfit.flow.verify import verify
@@ -39,7 +42,10 @@ if TYPE_CHECKING:
 #: Where each name comes from; it is imported when first used.
 _PLACES = {
     "Budget": "chipfit.cost.budget:Budget",
+    "compare": "chipfit.flow.compare:compare",
+    "explain": "chipfit.flow.explain:explain",
     "fit": "chipfit.flow.fit:fit",
+    "inspect": "chipfit.flow.inspect:inspect",
     "open_run": "chipfit.flow.result:open_run",
     "profile": "chipfit.flow.profile:profile",
     "target": "chipfit.targets:create",
@@ -51,8 +57,9 @@ _PACKAGES = (
 )  # fmt: skip
 
 __all__ = [
-    "Budget", "cost", "errors", "export", "fit", "graph", "methods", "nets", "open_run", "profile",
-    "report", "rewrite", "space", "target", "targets", "tasks", "train", "verify",
+    "Budget", "compare", "cost", "errors", "explain", "export", "fit", "graph", "inspect",
+    "methods", "nets", "open_run", "profile", "report", "rewrite", "space", "target", "targets",
+    "tasks", "train", "verify",
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import signal
 import sys
@@ -11,9 +12,13 @@ from typing import Any, NoReturn
 import click
 
 from chipfit import __version__
-from chipfit.cli.console import Terminal
+from chipfit.cli.compare import compare_command
+from chipfit.cli.console import Terminal, only_documents
+from chipfit.cli.explain import explain_command
 from chipfit.cli.fit import fit_command
+from chipfit.cli.inspect import inspect_command
 from chipfit.cli.look import LIST_COMMANDS, profile_command, verify_command
+from chipfit.cli.operators import operators_command
 from chipfit.cli.take import export_command, report_command
 from chipfit.errors import BadInput, ChipfitError, Interrupted, StorageError
 
@@ -25,7 +30,8 @@ def cli() -> None:
 
 
 for _command in (
-    *LIST_COMMANDS, profile_command, fit_command, report_command, export_command, verify_command
+    *LIST_COMMANDS, inspect_command, profile_command, compare_command, explain_command, fit_command,
+    report_command, export_command, verify_command, operators_command,
 ):  # fmt: skip
     cli.add_command(_command)
 
@@ -36,7 +42,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     terminal = Terminal(as_json="--json" in arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        cli.main(arguments, standalone_mode=False)
+        with only_documents() if terminal.as_json else contextlib.nullcontext():
+            cli.main(arguments, standalone_mode=False)
         code = 0
     except click.exceptions.Exit as stop:
         code = stop.exit_code

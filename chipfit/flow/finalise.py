@@ -14,13 +14,14 @@ from torch import nn
 
 from chipfit.cost.predict import predict
 from chipfit.cost.table import CostTable
-from chipfit.graph.capture import trace
-from chipfit.graph.workload import Workload
+from chipfit.graph.capture import capture, trace
+from chipfit.graph.workload import Program, Workload
 from chipfit.rewrite.slice import slice_channels
 from chipfit.runs.candidate import Candidate
 from chipfit.runs.run import Run
 from chipfit.targets import create
 from chipfit.targets.base import NetworkCost, Target
+from chipfit.targets.onnx_target import OnnxTarget
 from chipfit.tasks.base import Task
 from chipfit.train.jobs import Bench
 from chipfit.workers import WorkerPool
@@ -31,6 +32,10 @@ CALIBRATION_IMAGES = 512
 INT8_AGREEMENT = 0.8
 #: Largest error of a float file, relative to the largest output.
 FLOAT_ERROR = 1e-3
+#: Name of the float file beside an int8 one of the same format.
+FLOAT_ONNX = "onnx_float32"
+#: Images per calibration run of an ONNX file: all of its activations are held at once.
+CALIBRATION_BATCH = 8
 #: Images on which an exported file is compared with PyTorch.
 PARITY_IMAGES = 256
 
@@ -55,6 +60,9 @@ class FinishJob:
 def finish(bench: Bench, job: FinishJob) -> dict[str, Any]:
     """Export, check and evaluate one candidate.
 
+    Where the target runs int8 ONNX files, ``onnx`` is the int8 file, quantised with ranges from
+    the task's calibration images, and the float file is there as :data:`FLOAT_ONNX`.
+
     Returns:
         Fields of :class:`Candidate` by name: ``metrics``, ``files``, ``verify`` and, for compiled
         and modelled targets, ``cost``, ``provenance`` and ``layers``.
@@ -63,10 +71,9 @@ def finish(bench: Bench, job: FinishJob) -> dict[str, Any]:
         ParityError: An exported file does not compute what the network computes.
     """
     from chipfit.export.onnx import to_onnx
-    from chipfit.export.parity import verify_onnx, verify_tflite
+    from chipfit.export.parity import verify_int8_onnx, verify_onnx, verify_tflite
     from chipfit.export.tflite import calibrate, to_tflite
     from chipfit.files import write_bytes
-    from chipfit.graph.capture import capture
 
     task = bench.task
     net = job.candidate.build(bench.net, job.folder).eval()
@@ -89,8 +96,15 @@ def finish(bench: Bench, job: FinishJob) -> dict[str, Any]:
     if "onnx" in job.formats:
         path = place / "model.onnx"
         to_onnx(net, example, path)
-        verify["onnx"] = verify_onnx(path, net, sample, FLOAT_ERROR).to_json()
-        files["onnx"] = str(path.relative_to(job.folder))
+        int8 = isinstance(job.target, OnnxTarget) and job.target.precision == "int8"
+        form = FLOAT_ONNX if int8 else "onnx"
+        verify[form] = verify_onnx(path, net, sample, FLOAT_ERROR).to_json()
+        files[form] = str(path.relative_to(job.folder))
+        if int8:
+            quantised = int8_onnx(task, path, job.target)
+            verify["onnx"] = verify_int8_onnx(quantised, net, sample, INT8_AGREEMENT).to_json()
+            files["onnx"] = str(quantised.relative_to(job.folder))
+            metrics[f"int8_test_{task.metric}"] = file_metric(task, quantised)
     result: dict[str, Any] = {"metrics": metrics, "files": files, "verify": verify}
     if job.target.provenance != "measured":
         name = files.get(job.target.file_format)
@@ -99,11 +113,25 @@ def finish(bench: Bench, job: FinishJob) -> dict[str, Any]:
     return result
 
 
-def file_metric(task: Task, path: Path) -> float:
-    """Return the task's metric of a TFLite file on the test split, run by its interpreter."""
-    from chipfit.export.interpreter import TFLiteModel
+def int8_onnx(task: Task, path: Path, target: Target) -> Path:
+    """Quantise the float ONNX file at ``path`` for ``target``, and return where the result is."""
+    from chipfit.export.onnx_int8 import Int8Scheme, quantise
+    from chipfit.files import write_bytes
 
-    model = TFLiteModel(path, threads=1)
+    scheme = target.scheme if isinstance(target, OnnxTarget) else None
+    batches = task.calibration_batches(CALIBRATION_IMAGES // CALIBRATION_BATCH, CALIBRATION_BATCH)
+    feeds = ({"input": batch.numpy()} for batch in batches)
+    content = quantise(path.read_bytes(), feeds, scheme or Int8Scheme())
+    write_bytes(path.with_name("model_int8.onnx"), content)
+    return path.with_name("model_int8.onnx")
+
+
+def file_metric(task: Task, path: Path) -> float:
+    """Return the task's metric of a file on the test split, run by its interpreter."""
+    from chipfit.export.interpreter import TFLiteModel
+    from chipfit.export.onnx_model import OnnxModel
+
+    model = (TFLiteModel if path.suffix == ".tflite" else OnnxModel)(path, threads=1)
 
     def outputs(inputs: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(model(inputs.numpy()))
@@ -197,11 +225,12 @@ def _measure(
 ) -> None:
     """Measure all candidates on this CPU in one session, and on a measured target likewise."""
     measured = [target] if target.provenance == "measured" else []
-    cpu = target if target.name == "onnxruntime-cpu" else create("onnxruntime-cpu")
+    float_cpu = target.name == "onnxruntime-cpu" and target.precision == "float32"
+    cpu = target if float_cpu else create("onnxruntime-cpu")
     results: dict[str, dict[str, Any]] = {c.id: {} for c in candidates}
     for device in dict.fromkeys([cpu, *measured]):
-        paths = [run.folder / c.files[device.file_format] for c in candidates]
-        for candidate, cost in zip(candidates, device.cost_many(paths), strict=True):
+        subjects = [_subject(c, run, device, net, example) for c in candidates]
+        for candidate, cost in zip(candidates, device.cost_many(subjects), strict=True):
             if device is cpu:
                 spread = cost.total.spread.get("latency_ms", 0.0)
                 results[candidate.id]["cpu"] = {
@@ -212,3 +241,15 @@ def _measure(
                 results[candidate.id] |= cost_fields(cost, device, workload)
     for name, fields in results.items():
         run.record("measure", f"measure/{name}", id=name, fields=fields)
+
+
+def _subject(
+    candidate: Candidate, run: Run, device: Target, net: nn.Module, example: torch.Tensor
+) -> Path | Program:
+    """Return what ``device`` measures: its own file, or the network where it runs no files."""
+    if not device.file_format:
+        return capture(candidate.build(net, run.folder).eval(), example)
+    kind = device.file_format
+    if device.precision == "float32" and FLOAT_ONNX in candidate.files:
+        kind = FLOAT_ONNX
+    return run.folder / candidate.files[kind]

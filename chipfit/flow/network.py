@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finding the user's network: a name of the zoo, ``timm:NAME``, or ``file.py:factory``."""
+"""Finding the user's network: a name of the zoo, ``timm:NAME``, or ``file.py:factory``.
+
+Options of the zoo's networks stand behind a colon: ``ran_i_small:width_multiple=8``.
+"""
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,14 @@ import torch
 from torch import nn
 
 from chipfit import nets
-from chipfit.errors import BadInput, MissingBackend, UnknownName
+from chipfit.errors import BadInput, UnknownName
 from chipfit.files import read_state
+from chipfit.flow.timm_zoo import create_timm
 from chipfit.nets.registry import NETS
 from chipfit.user_code import load_module
 
+#: ``(1, C, H, W)``, or the shapes of several inputs.
+InputShape = tuple[int, ...] | Sequence[tuple[int, ...]]
 #: The input assumed where neither the user, nor the data, nor the network names one.
 DEFAULT_INPUT = (1, 3, 224, 224)
 
@@ -31,22 +36,29 @@ class LoadedNetwork:
         net: The module.
         name: What the user called it.
         input_shape: ``(1, C, H, W)``.
+        more_shapes: Of the second and later inputs, where the network takes several.
     """
 
     net: nn.Module
     name: str
     input_shape: tuple[int, ...]
+    more_shapes: tuple[tuple[int, ...], ...] = ()
 
     def example(self) -> torch.Tensor:
-        """Return an input of the right shape, the same every time."""
+        """Return an input of the right shape, the same every time; the first of several."""
+        return self.examples()[0]
+
+    def examples(self) -> tuple[torch.Tensor, ...]:
+        """Return one tensor per input, the same every time."""
         generator = torch.Generator().manual_seed(0)
-        return torch.randn(self.input_shape, generator=generator)
+        shapes = (self.input_shape, *self.more_shapes)
+        return tuple(torch.randn(shape, generator=generator) for shape in shapes)
 
 
 def load_network(
     spec: str | nn.Module,
     *,
-    input_shape: tuple[int, ...] | None = None,
+    input_shape: InputShape | None = None,
     num_classes: int | None = None,
     data_shape: tuple[int, ...] | None = None,
     weights: str | Path | None = None,
@@ -56,7 +68,8 @@ def load_network(
 
     Args:
         spec: A module, or a name as on the command line.
-        input_shape: What the user asked for; wins over everything.
+        input_shape: What the user asked for; wins over everything. A sequence of shapes where the
+            network takes several inputs.
         num_classes: Outputs, where the task knows them.
         data_shape: Shape of the task's images.
         weights: A safetensors file.
@@ -67,16 +80,17 @@ def load_network(
         BadInput: The file, the factory or the weights cannot be used.
         MissingBackend: ``timm:`` without timm.
     """
-    wanted = input_shape or data_shape
+    asked = _shapes(input_shape)
+    wanted = asked[0] if asked else data_shape
     if isinstance(spec, nn.Module):
         net, name = spec, type(spec).__name__
     elif spec.startswith("timm:"):
         net, name = _from_timm(spec[5:], wanted, num_classes, seed), spec
-    elif ":" in spec:
-        net, name = _from_factory(spec, wanted, num_classes, seed), spec
-    elif spec in NETS:
+    elif spec.partition(":")[0] in NETS and (":" not in spec or "=" in spec):
         net = nets.create(spec, num_classes=num_classes, input_shape=wanted, seed=seed)
         name = spec
+    elif ":" in spec:
+        net, name = _from_factory(spec, wanted, num_classes, seed), spec
     else:
         error = UnknownName("network", spec, [entry.name for entry in NETS])
         error.hint += "; or timm:NAME, or file.py:factory"
@@ -84,7 +98,15 @@ def load_network(
     shape = wanted or getattr(net, "input_shape", None) or DEFAULT_INPUT
     if weights is not None:
         _load_weights(net, Path(weights))
-    return LoadedNetwork(net, name, tuple(int(size) for size in shape))
+    return LoadedNetwork(net, name, tuple(int(size) for size in shape), asked[1:])
+
+
+def _shapes(given: InputShape | None) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of all inputs; none where none was asked for."""
+    if not given:
+        return ()
+    several: Sequence[Any] = given if isinstance(given[0], Sequence) else (given,)
+    return tuple(tuple(int(size) for size in shape) for shape in several)
 
 
 def _load_weights(net: nn.Module, path: Path) -> None:
@@ -113,19 +135,14 @@ def _options(
 def _from_timm(
     name: str, wanted: tuple[int, ...] | None, num_classes: int | None, seed: int
 ) -> nn.Module:
-    try:
-        timm = importlib.import_module("timm")
-    except ImportError as error:
-        raise MissingBackend(f"timm:{name} needs timm: {error}", "pip install timm") from error
-    options = {} if num_classes is None else {"num_classes": num_classes}
-    if wanted:
-        options["in_chans"] = wanted[1]
-    if not timm.is_model(name):
-        raise UnknownName("timm model", name, timm.list_models())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model: nn.Module = timm.create_model(name, pretrained=False, **options)
-    return model
+    image_size = (wanted[2], wanted[3]) if wanted and len(wanted) == 4 else None
+    return create_timm(
+        name,
+        num_classes=num_classes,
+        in_channels=wanted[1] if image_size and wanted else None,
+        image_size=image_size,
+        seed=seed,
+    )
 
 
 def _from_factory(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from chipfit.cost.budget import Budget
-from chipfit.errors import UnknownName
+from chipfit.errors import BadInput, UnknownName
 from chipfit.flow.network import LoadedNetwork
 from chipfit.methods.base import Method
 from chipfit.targets import Target
@@ -56,11 +56,16 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
 
     Raises:
         UnknownName: There is no such setting.
+        BadInput: The input is not one image.
     """
     unknown = sorted(set(given) - set(Settings.__dataclass_fields__))
     if unknown:
         raise UnknownName("setting", unknown[0], Settings.__dataclass_fields__)
-    return Settings(**given)
+    settings = Settings(**given)
+    shape = settings.input_shape
+    if shape is not None and (len(shape) != 4 or not all(isinstance(n, int) for n in shape)):
+        raise BadInput(f"input shape {shape} is not that of one image", "for instance 1,3,32,32")
+    return settings
 
 
 def method_options(method: Method, chosen: Settings) -> dict[str, Any]:
@@ -87,7 +92,7 @@ def run_config(
         weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return {
         "network": loaded.name, "network_digest": weights.hexdigest()[:16],
-        "target": target.name, "fingerprint": target.fingerprint,
+        "target": target.spec, "fingerprint": target.fingerprint,
         "method": chosen.method, "method_options": dict(options),
         "budget": budget.to_json(), "task": task.name, "metric": task.metric,
         "seed": chosen.seed, "input_shape": list(loaded.input_shape),
@@ -102,6 +107,6 @@ def run_config(
 def target_facts(target: Target) -> dict[str, Any]:
     """Return what a report tells of a target."""
     return {
-        "name": target.name, "fingerprint": target.fingerprint, "precision": target.precision,
+        "name": target.spec, "fingerprint": target.fingerprint, "precision": target.precision,
         "alignment": target.alignment, "provenance": target.provenance,
     }  # fmt: skip

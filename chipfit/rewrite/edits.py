@@ -45,7 +45,7 @@ class Edit:
         Raises:
             BadInput: A field is missing or of the wrong kind.
         """
-        if data.get("rewrite") != "slice":
+        if not isinstance(data, Mapping) or data.get("rewrite") != "slice":
             raise BadInput(f"not a slicing edit: {data!r}")
         try:
             keep = tuple(int(i) for i in data["keep"])

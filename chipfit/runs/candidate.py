@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 #: The candidate that stands for the network the user came with.
 ORIGINAL = "original"
+#: Fields that hold JSON objects.
+_MAPPINGS = (
+    "architecture", "metrics", "cost", "spread", "predicted", "cpu", "files", "verify",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,23 @@ class Candidate:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], edits: Sequence[Edit]) -> Candidate:
-        """Restore a candidate from :meth:`to_json` and its edits."""
+        """Restore a candidate from :meth:`to_json` and its edits.
+
+        Raises:
+            TypeError: The id is missing.
+            ValueError: A field is of the wrong kind.
+        """
         known = {f.name for f in fields(cls)} - {"edits"}
         values: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known
         }
-        return cls(edits=tuple(edits), **values)
+        found = cls(edits=tuple(edits), **values)
+        if not isinstance(found.id, str) or not isinstance(found.step, int):
+            raise ValueError("id must be text and step a whole number")
+        for name in _MAPPINGS:
+            if not isinstance(getattr(found, name), Mapping):
+                raise ValueError(f"{name} must be a JSON object")
+        return found
 
     def with_(self, **changes: Any) -> Candidate:
         """Return a copy with some fields changed."""

@@ -15,7 +15,7 @@ from chipfit.machine import cpu_name
 #: Packages whose versions can change a result.
 PACKAGES = (
     "torch", "numpy", "scipy", "safetensors", "torch-pruning", "ethos-u-vela", "flatbuffers",
-    "ai-edge-litert", "tflite-micro", "onnx", "onnxruntime", "matplotlib",
+    "ai-edge-litert", "tflite-micro", "onnx", "onnxruntime", "openvino", "matplotlib",
 )  # fmt: skip
 
 

@@ -38,7 +38,9 @@ class Journal:
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 event = json.loads(line)
-            except ValueError as error:
+                if not isinstance(event, dict):
+                    raise ValueError("it is no JSON object")
+            except (ValueError, RecursionError) as error:
                 raise StorageError(
                     f"{self.path}, line {number}, is damaged",
                     "the file was edited or the disk failed; start a new run directory",

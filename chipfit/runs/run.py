@@ -20,6 +20,8 @@ from chipfit.runs.environment import environment
 from chipfit.runs.journal import Journal
 from chipfit.workers import WorkerPool
 
+_DAMAGED = "the file was edited or the disk failed; start a new run directory"
+
 
 class Run:
     """An open run directory.
@@ -138,8 +140,11 @@ class Run:
         """Return the saved candidates, the original first, then by step."""
         found = []
         for path in sorted((self.folder / "candidates").glob("*/candidate.json")):
-            edits = [Edit.from_json(e) for e in _read_json(path.with_name("edits.json"))]
-            found.append(Candidate.from_json(_read_json(path), edits))
+            edits = [Edit.from_json(e) for e in _read_json(path.with_name("edits.json"), list)]
+            try:
+                found.append(Candidate.from_json(_read_json(path), edits))
+            except (TypeError, ValueError) as error:
+                raise StorageError(f"{path} is damaged: {error}", _DAMAGED) from error
         return sorted(found, key=lambda c: (c.id != ORIGINAL, c.step, c.id))
 
     def candidate(self, name: str) -> Candidate:
@@ -154,11 +159,14 @@ class Run:
         return found[name]
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, kind: type = dict) -> Any:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise StorageError(f"cannot read {path}: {error}") from error
+        data = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise StorageError(f"cannot read {path}: {error}", _DAMAGED) from error
+    if not isinstance(data, kind):
+        raise StorageError(f"{path} does not hold a JSON {kind.__name__}", _DAMAGED)
+    return data
 
 
 def _check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -7,6 +7,9 @@ import time
 
 import pytest
 
+from chipfit.cost.model import ERROR
+from chipfit.cost.table import CostTable
+
 MAIN = [sys.executable, "-m", "chipfit.cli.main"]
 FIT = ["fit", "tiny_mobilenet_v2", "--target", "analytic", "--budget", "macs=70%", "--data", "digits",
        "--epochs", "0.3", "--recovery-epochs", "0.2", "--option", "steps=1", "--option", "short_steps=2",
@@ -63,10 +66,15 @@ def test_profile_of_a_network_from_a_file(tmp_path):
     assert found["provenance"] == "compiled"
     assert found["cost"]["macs"] == 8 * 64 * 27
     assert found["layers"][0]["name"] == "0"
+    table = tmp_path / "calibrated.sqlite"
+    with CostTable(table) as prices:  # else the whole calibration would run first
+        prices.set_facts(found["fingerprint"], {ERROR: 0.02})
     predicted = json.loads(
-        run("profile", spec, "--target", "ethos-u55-128", "--predict", "--json").stdout
-    )
+        run("profile", spec, "--target", "ethos-u55-128", "--predict", "--table", table,
+            "--json").stdout
+    )  # fmt: skip
     assert predicted["provenance"] == "predicted"
+    assert predicted["spread"]["latency_ms"] > 0
     wide = json.loads(
         run("profile", spec, "--target", "analytic", "--input", "1,3,18,18", "--json").stdout
     )

@@ -1,23 +1,27 @@
-"""Everything the README tells a reader to type is typed here, in order, in an empty folder."""
+"""Everything the README and docs/ tell a reader to type is typed here, in order, in a folder."""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[2] / "README.md"
-BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", README.read_text(), re.M | re.S)
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-@pytest.mark.slow
-def test_commands_and_snippets_run(tmp_path):
-    assert {kind for kind, _ in BLOCKS} == {"bash", "python"}
+def _blocks(document):
+    return re.findall(r"^```(bash|python)\n(.*?)^```", document.read_text(), re.M | re.S)
+
+
+def _run(document, folder):
     scripts = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
-    for kind, text in BLOCKS:
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    for kind, text in _blocks(document):
         if kind == "bash":
             # `git` and `make` are what got this test here; the rest is for real.
             lines = [x for x in text.splitlines() if not re.match(r"\s*(git|cd|make)\b", x)]
@@ -25,14 +29,29 @@ def test_commands_and_snippets_run(tmp_path):
         else:
             command = [sys.executable, "-c", text]
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.slow
+def test_the_commands_and_snippets_of_the_readme_run(tmp_path):
+    assert {kind for kind, _ in _blocks(DOCUMENTS[0])} == {"bash", "python"}
+    _run(DOCUMENTS[0], tmp_path)
     assert (tmp_path / "runs" / "first" / "report.html").is_file()
     assert list(tmp_path.glob("out/*.tflite"))
 
 
-def test_links_and_pictures_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", README.read_text()):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "document", [d for d in DOCUMENTS[1:] if _blocks(d)], ids=lambda path: path.name
+)
+def test_the_commands_and_snippets_of_the_documents_run(document, tmp_path):
+    _run(document, tmp_path)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_pictures_exist(document):
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
         if not target.startswith(("http", "mailto")):
-            assert (README.parent / target).exists(), target
+            assert (document.parent / target).exists(), target

@@ -1,3 +1,5 @@
+import importlib.util
+
 import pytest
 import torch
 from torch import nn
@@ -5,6 +7,7 @@ from torch import nn
 from chipfit.errors import BadInput, MissingBackend, UnknownName
 from chipfit.files import write_state
 from chipfit.flow.network import load_network
+from chipfit.graph.capture import trace
 from chipfit.workers import WorkerPool
 
 FACTORY = """
@@ -86,9 +89,19 @@ def test_mistakes_are_explained(file, tmp_path):
 
 
 def test_timm_is_optional():
-    pytest.importorskip("pip")
-    try:
-        import timm  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("timm") is None:
         with pytest.raises(MissingBackend, match="timm"):
-            load_network("timm:resnet18")
+            load_network("timm:test_resnet")
+    else:
+        assert load_network("timm:test_resnet").input_shape == (1, 3, 160, 160)
+
+
+def test_several_inputs():
+    class Two(nn.Module):
+        def forward(self, image, scale):
+            return image * scale
+
+    loaded = load_network(Two(), input_shape=[(1, 3, 8, 8), (1, 3, 1, 1)])
+    assert [tuple(x.shape) for x in loaded.examples()] == [(1, 3, 8, 8), (1, 3, 1, 1)]
+    assert torch.equal(loaded.example(), loaded.examples()[0])
+    assert trace(loaded.net, loaded.examples()).inputs == ("input", "input_1")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from chipfit.errors import BadTask, DataUnavailable
+from chipfit.errors import BadTask, ChipfitError, DataUnavailable
 from chipfit.tasks.data.cache import raw_folder
 from chipfit.tasks.data.dataset import Dataset
 from chipfit.tasks.data.named import Arrays, build_named
@@ -84,8 +84,12 @@ def read_png_folder(folder: Path) -> Arrays:
             "test_images": _rows(folder / "test_batch.png"),
             "test_labels": labels("test_lables.json"),
         }
-    except (OSError, ValueError) as error:
-        raise BadTask(f"files of cifar10 in {folder} cannot be read: {error}") from error
+    except ChipfitError:
+        raise
+    except Exception as error:  # decoders of images raise what they like
+        raise BadTask(
+            f"files of cifar10 in {folder} cannot be read: {error}", "fetch them again"
+        ) from error
 
 
 def _rows(path: Path) -> NDArray[np.uint8]:

@@ -27,6 +27,8 @@ FILES = {
     "test_images": "t10k-images-idx3-ubyte",
     "test_labels": "t10k-labels-idx1-ubyte",
 }
+#: More axes than any data set has.
+_MOST_AXES = 8
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -45,6 +47,8 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     if len(data) < 4 or data[:3] != b"\x00\x00\x08" or len(data) < 4 + 4 * data[3]:
         raise BadTask(f"{path} is not an IDX file of unsigned bytes", "fetch it again")
     rank = data[3]
+    if rank > _MOST_AXES:
+        raise BadTask(f"{path} has {rank} axes in its header", "it is damaged; fetch it again")
     shape = struct.unpack(f">{rank}I", data[4 : 4 + 4 * rank])
     values = np.frombuffer(data, np.uint8, offset=4 + 4 * rank)
     if values.size != math.prod(shape):

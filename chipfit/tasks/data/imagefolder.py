@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chipfit.errors import BadTask
+from chipfit.errors import BadTask, ChipfitError
 from chipfit.tasks.data.cache import Arrays, cached_arrays
 from chipfit.tasks.data.dataset import Dataset, Split, stratified_cut
 from chipfit.tasks.data.packages import note
@@ -156,7 +156,9 @@ def _decode(listings: dict[str, Listing], size: tuple[int, int]) -> Arrays:
         for index, (path, _) in enumerate(listing):
             try:
                 images[index] = _read_image(path, size)
-            except (OSError, ValueError, SyntaxError) as error:
+            except ChipfitError:
+                raise
+            except Exception as error:  # decoders raise what they like
                 damaged.append(f"{path} ({error})")
         arrays[f"{part}_images"] = images
         arrays[f"{part}_labels"] = np.array([label for _, label in listing], np.int64)
