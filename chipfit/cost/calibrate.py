@@ -11,17 +11,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from chipfit.cost.model import CalibrationModel, weights_of
+from chipfit.cost.model import CalibrationModel, sizes_of
 from chipfit.cost.predict import predict_many
 from chipfit.cost.table import CostTable
 from chipfit.errors import BadInput
 from chipfit.graph.workload import Workload
 from chipfit.targets.base import Target
 
-#: Networks that a model of three figures needs; fewer get one factor.
-ENOUGH = 6
+#: Networks that a model of four figures needs; fewer get one factor.
+ENOUGH = 8
 #: Weight of the prior, which is one factor and nothing else, in units of a network.
-PRIOR = 0.05
+PRIOR = 0.03
+_SIGNS = np.array([1.0, 1.0, 1.0, -1.0])
 #: Largest number of errors, and the 97.5 % quantile of Student's t for it.
 _STUDENT = (
     (1, 12.71), (2, 4.30), (3, 3.18), (4, 2.78), (5, 2.57), (6, 2.45), (8, 2.31), (12, 2.18),
@@ -77,8 +78,8 @@ def calibrate(
 
     Args:
         target: Measures whole networks and units.
-        workloads: At least one. From :data:`ENOUGH` on, the model has a factor, a price per weight
-            and one per operator; below, a factor.
+        workloads: At least one. From :data:`ENOUGH` on, the model has its four figures; below, a
+            factor.
         table: Gets absent units and the model.
         store: Whether ``table`` keeps the model.
         on_progress: Called with the numbers of absent units done and in all.
@@ -128,22 +129,24 @@ def fit_model(features: NDArray[np.float64], whole_ms: NDArray[np.float64]) -> C
     nothing but the factor: the median of ``whole / units``.
 
     Args:
-        features: ``(networks, 3)``: sum of units in ms, million weights, operators.
+        features: ``(networks, 4)``: sum of units in ms, million weights, operators that multiply,
+            million elements at the ends of units.
         whole_ms: Latency of each as a whole, ``(networks,)``.
     """
     ratio = float(np.median(whole_ms / features[:, 0]))
     if len(features) < ENOUGH:
         return CalibrationModel(factor=ratio)
-    rows = features / whole_ms[:, None]  # relative: rows @ figures should be 1
-    scale = rows.mean(axis=0)
+    rows = features * _SIGNS / whole_ms[:, None]  # relative: rows @ figures should be 1
+    scale = np.abs(rows).mean(axis=0)
     scale[scale == 0] = 1.0
     ridge = PRIOR * math.sqrt(len(rows))
-    prior = np.array([ratio * scale[0], 0.0, 0.0])
-    left = np.vstack([rows / scale, ridge * np.eye(3)])
+    prior = np.array([ratio * scale[0], 0.0, 0.0, 0.0])
+    left = np.vstack([rows / scale, ridge * np.eye(4)])
     right = np.concatenate([np.ones(len(rows)), ridge * prior])
-    best, least = np.array([ratio * scale[0], 0.0, 0.0]), math.inf
-    for own in ([0], [0, 1], [0, 2], [0, 1, 2]):  # with so few unknowns, try every active set
-        figures = np.zeros(3)
+    best, least = prior, math.inf
+    for mask in range(8):  # with so few unknowns, try every active set
+        own = [0, *(i + 1 for i in range(3) if mask >> i & 1)]
+        figures = np.zeros(4)
         figures[own] = np.linalg.lstsq(left[:, own], right, rcond=None)[0]
         loss = float(((left @ figures - right) ** 2).sum())
         if (figures >= 0).all() and loss < least:
@@ -152,14 +155,13 @@ def fit_model(features: NDArray[np.float64], whole_ms: NDArray[np.float64]) -> C
 
 
 def _features(workload: Workload, target: Target) -> list[float]:
-    units = target.units(workload)
-    weights = sum(weights_of(unit) for unit in units)
-    return [0.0, weights / 1e6, sum(len(unit.focus) for unit in units)]
+    sizes = np.array([sizes_of(unit) for unit in target.units(workload)])
+    return [0.0, *sizes.sum(axis=0).tolist()]
 
 
 def _apply(model: CalibrationModel, features: NDArray[np.float64]) -> float:
-    units_ms, weights, operators = map(float, features)
-    return model.factor * units_ms + model.weight_ms * weights + model.operator_ms * operators
+    figures = np.array([model.factor, model.weight_ms, model.operator_ms, model.edge_ms])
+    return float(features * _SIGNS @ figures)
 
 
 def _keep(features: NDArray[np.float64], whole_ms: NDArray[np.float64]) -> CalibrationModel:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from chipfit.targets.base import Target, Unit
 
 #: Names of the facts that a table keeps the model under, besides the factor's own.
 WEIGHT, OPERATOR = "calibration_weight_ms", "calibration_operator_ms"
+EDGE = "calibration_edge_ms"
 ERROR = "calibration_error"
 
 
@@ -18,17 +20,20 @@ ERROR = "calibration_error"
 class CalibrationModel:
     """How units add up to a network.
 
-    It costs ``factor * latency + weight_ms * weights + operator_ms * operators``, summed over them.
+    A network costs, summed over its units, ``factor * latency + weight_ms * weights + operator_ms *
+    operators - edge_ms * edges``.
 
     A unit that is measured alone runs again and again, and finds its weights, its code and its
     buffers in the caches. Inside a network they come anew: a price per weight and one per operator,
-    which no unit shows. The factor is for what is left: layout conversions where a unit begins and
-    ends, fusion across units.
+    which no unit shows. A runtime that keeps tensors in a layout of its own also converts them
+    where the unit begins and ends, which inside a network nobody does: a surplus per element there.
+    The factor is for what is left.
 
     Args:
         factor: On every additive figure.
         weight_ms: Milliseconds of latency per million weights.
-        operator_ms: Milliseconds of latency per operator.
+        operator_ms: Milliseconds of latency per operator with multiply-accumulates.
+        edge_ms: Milliseconds of latency per million elements that enter or leave a unit.
         error: Half-width of the 95 % interval of predicted latencies, relative, from networks that
             were held out; ``None`` where nothing was ever compared.
     """
@@ -36,21 +41,23 @@ class CalibrationModel:
     factor: float = 1.0
     weight_ms: float = 0.0
     operator_ms: float = 0.0
+    edge_ms: float = 0.0
     error: float | None = None
 
     @property
     def linear(self) -> bool:
         """Whether the model is a factor alone, for which a unit's price is enough."""
-        return self.weight_ms == 0.0 and self.operator_ms == 0.0
+        return self.weight_ms == self.operator_ms == self.edge_ms == 0.0
 
     def surcharge_ms(self, unit: Unit) -> float:
         """Return what is added to the scaled latency of ``unit``."""
         if self.linear:
             return 0.0
-        return self.weight_ms * weights_of(unit) / 1e6 + self.operator_ms * len(unit.focus)
+        weights, operators, edges = sizes_of(unit)
+        return self.weight_ms * weights + self.operator_ms * operators - self.edge_ms * edges
 
     def unit_value(self, key: str, value: float, surcharge_ms: float) -> float:
-        """Return what a unit contributes to a whole network.
+        """Return what a unit contributes to a whole network, never less than nothing.
 
         Args:
             key: The figure, one of :data:`chipfit.cost.predict.ADDITIVE`.
@@ -58,7 +65,7 @@ class CalibrationModel:
             surcharge_ms: Of :meth:`surcharge_ms`; latency alone has one.
         """
         scaled = value if self.factor == 1.0 else value * self.factor
-        return scaled + surcharge_ms if key == "latency_ms" else scaled
+        return max(scaled + surcharge_ms, 0.0) if key == "latency_ms" else scaled
 
     def fixed_value(self, key: str, value: float) -> float:
         """Return what a network costs besides its units (``Target.fixed_cost``)."""
@@ -69,7 +76,7 @@ class CalibrationModel:
         error = -1.0 if self.error is None else self.error
         return {
             CALIBRATION: self.factor, WEIGHT: self.weight_ms, OPERATOR: self.operator_ms,
-            ERROR: error,
+            EDGE: self.edge_ms, ERROR: error,
         }  # fmt: skip
 
     @classmethod
@@ -80,6 +87,7 @@ class CalibrationModel:
             facts.get(CALIBRATION, 1.0),
             facts.get(WEIGHT, 0.0),
             facts.get(OPERATOR, 0.0),
+            facts.get(EDGE, 0.0),
             error if error >= 0 else None,
         )
 
@@ -102,16 +110,27 @@ def model_of(
     return CalibrationModel(float(calibration))
 
 
-_WEIGHTS: dict[str, int] = {}
+_SIZES: dict[str, tuple[float, int, float]] = {}
 
 
-def weights_of(unit: Unit) -> int:
-    """Return the parameters of the operators that ``unit`` charges."""
-    found = _WEIGHTS.get(unit.key)
+def sizes_of(unit: Unit) -> tuple[float, int, float]:
+    """Return what surcharges are taken of.
+
+    Returns:
+        Million parameters of the charged operators, the number of those that multiply, and million
+        elements of the tensors that enter and leave the unit.
+    """
+    found = _SIZES.get(unit.key)
     if found is None:
-        nodes = (unit.source.nodes[unit.indices[i]] for i in unit.focus)
-        found = sum(node.op.parameter_count for node in nodes)
-        if len(_WEIGHTS) > 1 << 17:
-            _WEIGHTS.clear()
-        _WEIGHTS[unit.key] = found
+        part = unit.workload
+        ops = [part.nodes[i].op for i in unit.focus]
+        edges = sum(math.prod(part.shapes[name]) for name in (*part.inputs, *part.outputs))
+        found = (
+            sum(op.parameter_count for op in ops) / 1e6,
+            sum(op.macs > 0 for op in ops),
+            edges / 1e6,
+        )
+        if len(_SIZES) > 1 << 17:
+            _SIZES.clear()
+        _SIZES[unit.key] = found
     return found

@@ -11,6 +11,7 @@ from chipfit.cost.table import CostTable
 from chipfit.flow.network import load_network
 from chipfit.graph.capture import trace
 from chipfit.graph.channels import channel_groups
+from chipfit.graph.resize import resize
 from chipfit.graph.workload import Workload
 from chipfit.methods.base import Problem
 from chipfit.methods.widths import WidthPricer
@@ -18,17 +19,22 @@ from chipfit.runs.run import Run
 from chipfit.targets.base import Target
 from chipfit.targets.measured import MeasuredTarget
 
-#: Networks of the zoo, with their input pixels, that measured targets are calibrated on: inverted
-#: bottlenecks, residual blocks, plain and collapsed convolutions, layer norms; most of them small,
-#: so that all of it takes about a minute.
+#: Networks of the zoo that measured targets are calibrated on, with their input pixels and a
+#: multiplier of all widths: inverted bottlenecks, residual blocks, plain and collapsed
+#: convolutions, layer norms. Maps are large and small, weights few and many, so that what each
+#: costs can be told apart; all of it takes about a minute.
 MEASURED = (
-    ("mobilenet_v2", 96), ("mobilenet_v2", 160), ("efficientnet_lite0", 128), ("resnet18", 96),
-    ("repvgg_a0", 96), ("ran_e_gt", 128), ("ran_e_c", 96), ("ran_i_tiny", 64),
-    ("convnext_tiny", 96),
+    ("mobilenet_v2", 192, 0.75), ("mobilenet_v2", 96, 1.0), ("efficientnet_lite0", 160, 0.5),
+    ("efficientnet_lite0", 128, 1.0), ("resnet18", 128, 0.25), ("resnet18", 96, 0.5),
+    ("repvgg_a0", 160, 0.35), ("ran_e_gt", 192, 0.5), ("ran_e_c", 128, 0.75),
+    ("ran_i_tiny", 96, 0.35), ("convnext_tiny", 160, 0.25), ("convnext_tiny", 96, 0.5),
 )  # fmt: skip
 #: The same for compiled targets, which need an estimate of the error only. The smallest network is
 #: among them because that is where fixed latencies, and so errors, weigh most.
-COMPILED = (("mobilenet_v2", 96), ("resnet18", 96), ("ran_e_gt", 96), ("tiny_mobilenet_v2", 28))
+COMPILED = (
+    ("mobilenet_v2", 96, 1.0), ("resnet18", 96, 1.0), ("ran_e_gt", 96, 1.0),
+    ("tiny_mobilenet_v2", 28, 1.0),
+)  # fmt: skip
 
 #: Uniform width multipliers of the networks that are measured whole.
 MULTIPLIERS = (1.0, 0.75, 0.5, 0.35)
@@ -39,7 +45,7 @@ def calibration_networks(target: Target) -> list[Workload]:
 
     Empty where there is nothing to calibrate: figures of a modelled target add up by themselves.
     """
-    chosen: tuple[tuple[str, int], ...]
+    chosen: tuple[tuple[str, int, float], ...]
     if isinstance(target, MeasuredTarget):
         chosen = MEASURED
     elif target.provenance == "compiled":
@@ -47,10 +53,32 @@ def calibration_networks(target: Target) -> list[Workload]:
     else:
         return []
     found = []
-    for name, size in chosen:
+    for name, size, multiplier in chosen:
         loaded = load_network(name, input_shape=(1, 3, size, size))
-        found.append(trace(loaded.net, loaded.example()))
+        found.append(_scaled(trace(loaded.net, loaded.example()), multiplier))
     return found
+
+
+def _scaled(workload: Workload, multiplier: float) -> Workload:
+    """Return ``workload`` with all widths but the outputs multiplied, to multiples of 8."""
+
+    def width(old: int) -> int:
+        return max(8, round(old * multiplier / 8) * 8)
+
+    widths = {}
+    for node in workload.nodes:
+        if node.output in workload.outputs or multiplier == 1.0:
+            continue
+        if node.op.kind == "conv2d":
+            widths[node.module] = width(node.op.output[1])
+        elif node.op.kind == "linear":
+            widths[node.module] = width(node.op.output[-1])
+    constants = {
+        name: width(max(workload.shapes[name]))
+        for name in workload.constants
+        if max(workload.shapes[name]) > 1 and multiplier != 1.0
+    }
+    return resize(workload, widths | constants)
 
 
 def ensure_calibrated(

@@ -74,8 +74,8 @@ FAMILIES = {
 }
 
 #: Producers and consumers, in steps, that an operator is compiled with (see
-#: :func:`~chipfit.targets.windows.neighbour_units` for what else). Networks of families that were
-#: not looked at when this was chosen come within 0.1 % of the whole on U55 and 0.3 % on U65 and U85
+#: :func:`~chipfit.targets.windows.neighbour_units` for what else). Random networks come within
+#: 0.1 % of the whole on U55, 0.2 % on U65 and 0.4 % on U85, on average
 #: (``benchmarks/prediction_error.py``); more producers change nothing that matters.
 REACH = (2, 1)
 #: On U85 what a consumer does with its own result costs its producer some 700 cycles. That shows

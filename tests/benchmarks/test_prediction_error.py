@@ -59,7 +59,7 @@ def test_rank_correlations():
 
 def test_the_benchmark_runs_and_continues(tmp_path, monkeypatch):
     pytest.importorskip("ethosu")
-    small = (("tiny_mobilenet_v2", 28), ("tiny_mobilenet_v2", 20))
+    small = (("tiny_mobilenet_v2", 28, 1.0), ("tiny_mobilenet_v2", 20, 1.0))
     monkeypatch.setattr(calibration, "COMPILED", small)
     arguments = [*QUICK["prediction_error"], "--store", str(tmp_path / "s"), "--out", str(tmp_path)]
     assert prediction_error.main(arguments) == 0

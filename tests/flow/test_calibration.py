@@ -10,7 +10,11 @@ from chipfit.targets import create
 from chipfit.targets.onnxruntime_cpu import OnnxRuntimeCpu
 from chipfit.targets.timing import Protocol
 
-SMALL = (("tiny_mobilenet_v2", 28), ("tiny_mobilenet_v2", 20), ("tiny_mobilenet_v2", 12))
+SMALL = (
+    ("tiny_mobilenet_v2", 28, 1.0),
+    ("tiny_mobilenet_v2", 20, 1.0),
+    ("tiny_mobilenet_v2", 12, 1.0),
+)
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def test_the_network_that_is_asked_for_is_left_out(small):
 
 def test_a_measured_target_is_fitted(monkeypatch):
     pytest.importorskip("onnxruntime")
-    networks = (("tiny_mobilenet_v2", 12), ("tiny_mobilenet_v2", 8))
+    networks = (("tiny_mobilenet_v2", 12, 1.0), ("tiny_mobilenet_v2", 8, 1.0))
     monkeypatch.setattr(calibration, "MEASURED", networks)
     quick = Protocol(min_rounds=3, max_rounds=3, sessions=1, warm_up=1, sample_ms=0.2)
     target, table = OnnxRuntimeCpu(protocol=quick), CostTable()
