@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from chipfit.targets.base import (
     Target,
     Unit,
 )
+from chipfit.targets.ethos_u_family import CROWDED, FAMILIES, REACH, SMALL_BYTES, SMALL_REACH
 from chipfit.targets.footprint import footprint, op_weight_bytes
 from chipfit.targets.tflite_file import read_tflite
 from chipfit.targets.vela import VelaResult, VelaRow, compile_tflite, rows_by_node
@@ -34,57 +34,6 @@ from chipfit.targets.vela_config import (
 )
 from chipfit.targets.vela_costs import file_cost, file_rows, scheduled, timed, whole
 from chipfit.targets.windows import neighbour_units
-
-
-@dataclass(frozen=True)
-class Family:
-    """Defaults of one generation.
-
-    Args:
-        macs: MAC units per cycle, one target each.
-        system_config: Vela's own default.
-        memory_mode: Vela's own default.
-        alignment: Channel multiple (see :data:`FAMILIES`).
-        chained: Whether elementwise operators run together with what makes their input; without
-            this, bottleneck residual blocks on U85 miss by 6 %.
-    """
-
-    macs: tuple[int, ...]
-    system_config: str
-    memory_mode: str
-    alignment: int
-    chained: bool = False
-
-
-#: System configuration and memory mode are what Vela takes where none is given.
-#:
-#: Alignment: cycles of an expand, depthwise, project chain (28 x 28, 48 to 112 hidden channels)
-#: rise in steps of 8 channels on U55 and U65, and of 16 on U85; input channels of a dense
-#: convolution, in steps of 32. Widths between steps cost as much as the next step, or more.
-FAMILIES = {
-    "u55": Family((32, 64, 128, 256), "Ethos_U55_High_End_Embedded", "Shared_Sram", 8),
-    "u65": Family((256, 512), "Ethos_U65_Client_Server", "Dedicated_Sram_384KB", 8),
-    "u85": Family(
-        (128, 256, 512, 1024, 2048),
-        "Ethos_U85_SYS_DRAM_Mid",
-        "Dedicated_Sram_384KB",
-        16,
-        chained=True,
-    ),
-}
-
-#: Producers and consumers, in steps, that an operator is compiled with (see
-#: :func:`~chipfit.targets.windows.neighbour_units` for what else). Random networks come within
-#: 0.1 % of the whole on U55, 0.2 % on U65 and 0.4 % on U85, on average
-#: (``benchmarks/prediction_error.py``); more producers change nothing that matters.
-REACH = (2, 1)
-#: On U85 what a consumer does with its own result costs its producer some 700 cycles. That shows
-#: where a whole network has tens of thousands: where live tensors never take more than this.
-SMALL_BYTES = 64 * 1024
-SMALL_REACH = (2, 2)
-#: Where live tensors (int8: a byte each) take more than this share of the SRAM that is set aside
-#: for activations, the compiler moves some to DRAM; the rest is left to the weights it stages.
-CROWDED = 0.75
 
 
 class EthosU(Target):
