@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
+import os
 import re
 import resource
 import select
@@ -209,16 +209,17 @@ def serve(memory_gib: float) -> None:
     import torch
 
     torch.set_num_threads(1)
-    replies, subject = sys.stdout, None
+    # Compilers and runtimes print from C, past sys.stdout: the pipe is kept out of their reach.
+    replies, subject = os.fdopen(os.dup(1), "w"), None
+    os.dup2(2, 1)
     for line in sys.stdin:
         name, step = json.loads(line)
-        with contextlib.redirect_stdout(sys.stderr):
-            try:
-                if subject is None or subject.name != name:
-                    subject = Subject(name)
-                answer = answer_to(step, subject)
-            except Exception as error:  # the network cannot even be built
-                subject, answer = None, {"reason": f"{type(error).__name__}: {error}"[:300]}
+        try:
+            if subject is None or subject.name != name:
+                subject = Subject(name)
+            answer = answer_to(step, subject)
+        except Exception as error:  # the network cannot even be built
+            subject, answer = None, {"reason": f"{type(error).__name__}: {error}"[:300]}
         replies.write(json.dumps(answer) + "\n")
         replies.flush()
 

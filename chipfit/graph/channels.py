@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from chipfit.errors import ChipfitError
+from chipfit.graph.pruning_library import torch_pruning
 
 #: Modules whose channels the slicer can remove.
 SLICEABLE = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.PReLU)
@@ -111,8 +112,7 @@ def _alone(
 def _coupled_groups(
     net: nn.Module, example: torch.Tensor | Sequence[torch.Tensor], keep: Sequence[str]
 ) -> list[ChannelGroup]:
-    import torch_pruning as tp
-
+    tp = torch_pruning()
     clone = copy.deepcopy(net).cpu()
     for parameter in clone.parameters():
         parameter.requires_grad_(True)
