@@ -151,7 +151,7 @@ def test_names_of_exporters_and_compilers():
     assert finder.find("ReorderInput") == ""
     assert finder.find("/elsewhere/Conv") == ""
     finder = NodeFinder(trace(make_net(), torch.zeros(SHAPE)))
-    path = "/features/features.2/conv/conv.1/conv.1.2/Clip_output_0_nchwc"
+    path = "/" + "features/features.2/conv/conv.1/conv.1.2/Clip_output_0_nchwc"
     assert finder.find(path) == "features.2.conv.1.0"
 
 
