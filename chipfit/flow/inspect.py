@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,9 @@ from chipfit.errors import BadInput
 from chipfit.flow.inspect_costs import Deadline, KnownCosts, known_costs, unknown_operators
 from chipfit.flow.inspect_layers import InspectedLayer, counted_layers, inspect_layers
 from chipfit.flow.inspect_widths import COMMON_ALIGNMENT, misaligned, width_curves
-from chipfit.flow.network import InputShape, LoadedNetwork, load_network
+from chipfit.flow.network import InputShape, load_network
 from chipfit.graph.capture import capture
-from chipfit.graph.channels import ChannelGroup, Member, channel_groups
-from chipfit.graph.workload import Workload
+from chipfit.graph.channels import ChannelGroup, channel_groups
 from chipfit.rewrite.slice import side_sizes
 from chipfit.targets import Target, create
 from chipfit.targets.base import Refusal, Roofline
@@ -148,7 +147,7 @@ def inspect(
     loaded = load_network(net, input_shape=input_shape, seed=seed)
     program = capture(loaded.net, loaded.examples())
     workload = program.workload
-    groups = _groups(loaded, workload)
+    groups = channel_groups(loaded.net, loaded.examples())
     costs = KnownCosts(None, tuple(counted_layers(workload)), (), (), "no target is given")
     roofline = None
     curves: list[WidthCurve] = []
@@ -178,20 +177,3 @@ def inspect(
         tuple(inspect_layers(workload, costs.layers, precision, roofline)), roofline,
         tuple(curves), tuple(left_out), deadline.spent_s,
     )  # fmt: skip
-
-
-def _groups(loaded: LoadedNetwork, workload: Workload) -> Sequence[ChannelGroup]:
-    """Return the channel groups; where nothing tells how widths are coupled, all are frozen."""
-    try:
-        return channel_groups(loaded.net, loaded.examples())
-    except BadInput as error:
-        return [
-            ChannelGroup(n.module, width, (Member(n.module, "out", _own(width)),), error.message)
-            for n in workload.nodes
-            if n.module and n.op.kind in ("conv2d", "linear")
-            for width in [n.op.output[1 if n.op.kind == "conv2d" else -1]]
-        ]
-
-
-def _own(width: int) -> tuple[tuple[int, ...], ...]:
-    return tuple((i,) for i in range(width))
