@@ -14,6 +14,7 @@ from torch import nn
 
 from chipfit.errors import InfeasibleBudget
 from chipfit.graph.channels import ChannelGroup, channel_groups
+from chipfit.graph.pruning_library import torch_pruning
 from chipfit.methods.widths import keep_largest
 from chipfit.rewrite import edits_for, side_sizes, slice_channels
 
@@ -112,7 +113,7 @@ class MagnitudePruning:
         return RATIOS
 
     def __getitem__(self, rung: int) -> nn.Module:
-        import torch_pruning as tp
+        tp = torch_pruning()
 
         pruned = copy.deepcopy(self._net).eval()
         for parameter in pruned.parameters():
