@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from chipfit.errors import BadInput, MissingBackend, UnsupportedOp
+from chipfit.targets.timing import without_slowest
 
 #: Kinds of the plugin's operators that change layout or precision and compute nothing.
 CONVERSIONS = frozenset({"Reorder", "Convert", "FakeQuantize"})
@@ -113,7 +114,7 @@ def profile(
         for row in request.get_profiling_info():
             if str(row.status) == "Status.EXECUTED":
                 times.setdefault(row.node_name, []).append(row.real_time.total_seconds())
-    means = {name: _typical(values) for name, values in times.items()}
+    means = {name: without_slowest(values) for name, values in times.items()}
     whole = sum(means.values()) or 1.0
     leaving = _producers_of_outputs(data)
     return [
@@ -138,10 +139,6 @@ def _producers_of_outputs(data: bytes) -> dict[str, str]:
     graph = onnx.load_from_string(data).graph
     outputs = {value.name for value in graph.output}
     return {name: node.name for node in graph.node for name in node.output if name in outputs}
-
-
-def _typical(values: list[float]) -> float:
-    return float(np.mean(sorted(values)[: max(1, len(values) * 3 // 4)]))
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from chipfit.errors import BadInput, MissingBackend, UnsupportedOp
+from chipfit.targets.timing import without_slowest
 
 #: Raised whenever the reference changes, or what is measured with it; part of the fingerprint.
 REFERENCE_VERSION = 2
@@ -127,7 +128,7 @@ def profile(
             key = (event["name"].removesuffix("_kernel_time"), arguments["op_name"])
             times.setdefault(key, []).append(float(event["dur"]))
             types[key] = _arithmetic(arguments)
-    means = {key: _typical(values[3:]) for key, values in times.items()}
+    means = {key: without_slowest(values[3:]) for key, values in times.items()}
     whole = sum(means.values()) or 1.0
     return [Executed(*key, value / whole, types[key]) for key, value in means.items()]
 
@@ -140,10 +141,6 @@ def _arithmetic(arguments: dict[str, Any]) -> str:
         if end and end[0]
     ]
     return "int8" if "int8" in ends else next(filter(None, reversed(ends)), "")
-
-
-def _typical(values: list[float]) -> float:
-    return float(np.mean(sorted(values)[: max(1, len(values) * 3 // 4)]))
 
 
 @lru_cache(maxsize=1)
