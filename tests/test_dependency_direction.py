@@ -16,7 +16,7 @@ ALLOWED = {
     "blocks": set(),
     "nets": {"blocks"},
     "space": {"graph"},
-    "rewrite": {"graph"},
+    "rewrite": {"graph", "blocks"},
     "export": {"graph"},
     "runs": {"rewrite"},
     "train": {"tasks", "rewrite", "runs"},

@@ -10,8 +10,14 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from chipfit.blocks.conv_bn_act import ConvBNAct
+from chipfit.blocks.registry import register_block
 
 
+@register_block(
+    "inverted_residual",
+    summary="1x1 expansion, depthwise convolution, linear 1x1 projection",
+    source="Sandler et al., CVPR 2018, arXiv 1801.04381",
+)
 class InvertedResidual(nn.Module):
     """1x1 expansion, depthwise convolution, linear 1x1 projection, and a shortcut where it fits.
 
@@ -21,7 +27,8 @@ class InvertedResidual(nn.Module):
     Args:
         in_channels: Input channels.
         out_channels: Output channels.
-        hidden: Channels of the depthwise convolution; equal to ``in_channels`` drops the expansion.
+        hidden: Channels of the depthwise convolution; equal to ``in_channels`` drops the
+            expansion, ``None`` means six times as many.
         kernel: Of the depthwise convolution.
         stride: Of the depthwise convolution.
         act: Activation behind the first two convolutions.
@@ -34,7 +41,7 @@ class InvertedResidual(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        hidden: int,
+        hidden: int | None = None,
         kernel: int = 3,
         stride: int = 1,
         *,
@@ -44,6 +51,7 @@ class InvertedResidual(nn.Module):
         momentum: float = 0.1,
     ) -> None:
         super().__init__()
+        hidden = 6 * in_channels if hidden is None else hidden
         self.residual = stride == 1 and in_channels == out_channels
         layers: list[nn.Module] = []
         if hidden != in_channels:

@@ -11,8 +11,14 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from chipfit.blocks.conv_bn_act import ConvBNAct, activation_module
+from chipfit.blocks.registry import register_block
 
 
+@register_block(
+    "pre_activation_conv",
+    summary="batch norm, activation, dense convolution: a collapsed inverted residual",
+    source="Bhardwaj et al., 2022, arXiv 2208.08562",
+)
 class PreActivationConv(nn.Module):
     """Batch norm, activation, dense convolution, batch norm, and a shortcut where it fits.
 

@@ -16,7 +16,7 @@ from chipfit.cost.predict import predict
 from chipfit.cost.table import CostTable
 from chipfit.graph.capture import capture, trace
 from chipfit.graph.workload import Program, Workload
-from chipfit.rewrite.slice import slice_channels
+from chipfit.rewrite.replay import replay
 from chipfit.runs.candidate import Candidate
 from chipfit.runs.run import Run
 from chipfit.targets import create
@@ -206,7 +206,7 @@ def finish_all(
     done = []
     for candidate in candidates:
         event = run.recall(f"finish/{candidate.id}") or {}
-        workload = trace(slice_channels(net, candidate.edits), example)
+        workload = trace(replay(net, candidate.edits), example)
         predicted = predict(workload, target, table, calibration, pool=pool).total
         done.append(candidate.with_(**event["fields"], predicted=dict(predicted.values)))
     if any(run.recall(f"measure/{c.id}") is None for c in done):
@@ -237,7 +237,7 @@ def _measure(
                     "latency_ms": cost.total["latency_ms"], "spread_ms": spread
                 }  # fmt: skip
             if device in measured:
-                workload = trace(slice_channels(net, candidate.edits), example)
+                workload = trace(replay(net, candidate.edits), example)
                 results[candidate.id] |= cost_fields(cost, device, workload)
     for name, fields in results.items():
         run.record("measure", f"measure/{name}", id=name, fields=fields)

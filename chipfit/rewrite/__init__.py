@@ -3,13 +3,24 @@
 
 from chipfit.rewrite.edits import Edit, edits_for, relative
 from chipfit.rewrite.mask import mask_channels
+from chipfit.rewrite.replay import Rewrite, remaining, replay, replay_, rewrite_from_json
+from chipfit.rewrite.scale import Scalable, Scale
 from chipfit.rewrite.slice import side_sizes, slice_channels, slice_channels_
+from chipfit.rewrite.swap import Swap
 
 __all__ = [
     "Edit",
+    "Rewrite",
+    "Scalable",
+    "Scale",
+    "Swap",
     "edits_for",
     "mask_channels",
     "relative",
+    "remaining",
+    "replay",
+    "replay_",
+    "rewrite_from_json",
     "side_sizes",
     "slice_channels",
     "slice_channels_",

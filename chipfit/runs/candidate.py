@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chipfit.errors import StorageError
-from chipfit.rewrite.edits import Edit
+from chipfit.rewrite.replay import Rewrite, replay
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,7 +28,7 @@ class Candidate:
 
     Args:
         id: Unique in its run; ``"original"`` is the network that came in.
-        edits: What was removed from the original, replayable.
+        edits: What was done to the original, replayable.
         weights: Path of the safetensors file, relative to the run directory.
         architecture: Option by choice (width by channel group).
         step: Position in the search.
@@ -45,7 +45,7 @@ class Candidate:
     """
 
     id: str
-    edits: tuple[Edit, ...] = ()
+    edits: tuple[Rewrite, ...] = ()
     weights: str = ""
     architecture: Mapping[str, Any] = field(default_factory=dict)
     step: int = 0
@@ -67,7 +67,7 @@ class Candidate:
         return {**data, "layers": list(self.layers), "changes": list(self.changes)}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], edits: Sequence[Edit]) -> Candidate:
+    def from_json(cls, data: Mapping[str, Any], edits: Sequence[Rewrite]) -> Candidate:
         """Restore a candidate from :meth:`to_json` and its edits.
 
         Raises:
@@ -91,7 +91,7 @@ class Candidate:
         return replace(self, **changes)
 
     def build(self, net: nn.Module, folder: Path) -> nn.Module:
-        """Return this candidate as a module: ``net`` sliced, with the stored weights.
+        """Return this candidate as a module: ``net`` edited, with the stored weights.
 
         Args:
             net: A network of the user's own class as it was before any edit; it is not changed.
@@ -101,9 +101,8 @@ class Candidate:
             StorageError: The weights are missing, damaged or of another network.
         """
         from chipfit.files import read_state
-        from chipfit.rewrite.slice import slice_channels
 
-        built = slice_channels(net, self.edits)
+        built = replay(net, self.edits)
         try:
             built.load_state_dict(read_state(folder / self.weights))
         except RuntimeError as error:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from chipfit.errors import BadInput, RunMismatch, StorageError
 from chipfit.files import write_json
-from chipfit.rewrite.edits import Edit
+from chipfit.rewrite.replay import rewrite_from_json
 from chipfit.runs.candidate import ORIGINAL, Candidate
 from chipfit.runs.environment import environment
 from chipfit.runs.journal import Journal
@@ -140,7 +140,7 @@ class Run:
         """Return the saved candidates, the original first, then by step."""
         found = []
         for path in sorted((self.folder / "candidates").glob("*/candidate.json")):
-            edits = [Edit.from_json(e) for e in _read_json(path.with_name("edits.json"), list)]
+            edits = [rewrite_from_json(e) for e in _read_json(path.with_name("edits.json"), list)]
             try:
                 found.append(Candidate.from_json(_read_json(path), edits))
             except (TypeError, ValueError) as error:

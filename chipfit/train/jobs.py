@@ -13,8 +13,7 @@ from torch import nn
 
 from chipfit.errors import TrainingDiverged
 from chipfit.files import read_state, write_state
-from chipfit.rewrite.edits import Edit, relative
-from chipfit.rewrite.slice import slice_channels, slice_channels_
+from chipfit.rewrite.replay import Rewrite, remaining, replay, replay_
 from chipfit.tasks.base import Task
 from chipfit.train.loop import Progress, fit_model
 from chipfit.train.recipe import Recipe
@@ -36,12 +35,12 @@ class Bench:
 
 @dataclass(frozen=True)
 class TuneJob:
-    """Narrow a network further, fine-tune it, evaluate it on validation data.
+    """Edit a network further, fine-tune it, evaluate it on validation data.
 
     Args:
         before: Edits of the network whose weights are inherited.
         weights_before: Its weights; ``None`` for the original's own.
-        after: Edits of the network to fine-tune, a narrowing of ``before``.
+        after: Edits of the network to fine-tune; they go on from ``before``.
         weights_after: Where the fine-tuned weights are written, atomically.
         recipe: How to train.
         seed: Decides the order of the data.
@@ -50,9 +49,9 @@ class TuneJob:
         label: What progress is told about; ``""`` for none.
     """
 
-    before: tuple[Edit, ...]
+    before: tuple[Rewrite, ...]
     weights_before: Path | None
-    after: tuple[Edit, ...]
+    after: tuple[Rewrite, ...]
     weights_after: Path
     recipe: Recipe
     seed: int
@@ -86,10 +85,10 @@ def tune(bench: Bench, job: TuneJob) -> dict[str, Any]:
         ``val_<metric>`` (``val_accuracy`` for classification) and ``images`` trained on; a
         training that diverges returns ``diverged`` with the reason instead.
     """
-    net = slice_channels(bench.net, job.before)
+    net = replay(bench.net, job.before)
     if job.weights_before is not None:
         net.load_state_dict(read_state(job.weights_before))
-    slice_channels_(net, relative(job.before, job.after))
+    net = replay_(net, remaining(job.before, job.after))
     try:
         result = fit_model(
             net, bench.task, job.recipe, seed=job.seed, checkpoint=job.checkpoint,
