@@ -177,7 +177,8 @@ def rows_by_node(
 
     Vela names rows after tensors, with a suffix for the parts that it splits an operator into.
     A copy into faster memory, and a step that Vela takes an operator apart into and numbers, have
-    no name of the network's: they are charged to what follows.
+    no name of the network's: they are charged to what follows. A transposition that Vela puts
+    before an operator is named after a tensor that nothing writes any more: its reader pays.
     An operator that Vela lets write into the padded input of the next one keeps its own cost.
 
     Raises:
@@ -185,6 +186,9 @@ def rows_by_node(
     """
     makers = {node.name: node.inputs[0] for node in workload.nodes if node.inputs}
     owner = {tensor: node for node, tensors in tensors_of.items() for tensor in tensors}
+    for node in workload.nodes:
+        for tensor in node.inputs if node.name in tensors_of else ():
+            owner.setdefault(tensor, node.name)
     found: dict[str, list[VelaRow]] = {node: [] for node in tensors_of}
     copies: list[VelaRow] = []
     for row in result.rows:

@@ -210,6 +210,15 @@ def test_every_row_finds_its_node(bottlenecks):
         rows_by_node(stray, tensors, workload)
 
 
+def test_a_transposition_of_a_tensor_that_nothing_writes_is_paid_by_its_reader(bottlenecks):
+    workload = bottlenecks([16])
+    first, second = workload.nodes[:2]
+    written = {node.name: [node.output] for node in workload.nodes if node is not first}
+    rows = (row(f"{first.output}/Transpose", "Transpose"),)
+    found = rows_by_node(VelaResult(1.0, 5, 0, 0, 0, 0, 0, rows, ""), written, workload)
+    assert len(found[second.name]) == 1
+
+
 def test_files_that_are_no_whole_networks(bottlenecks, tmp_path):
     target = create("ethos-u55-32")
     with pytest.raises(BadInput, match="cannot read"):
