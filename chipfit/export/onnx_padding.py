@@ -1,21 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fold zero padding in front of a convolution into the convolution, in an ONNX model.
+"""Fold padding in front of a convolution or a max pooling into it, in an ONNX model.
 
 PyTorch's exporter writes asymmetric padding as a ``Pad`` operator behind a dozen operators that
 compute its constant. ONNX Runtime leaves the blocked layout of its convolutions for it, which costs
-a third of a stride-2 block; ``Conv`` itself takes four-sided padding.
+a third of a stride-2 block; ``Conv`` itself takes four-sided padding. A ``Pad`` of minus infinity,
+for a ``MaxPool``, could not be quantised either.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+#: What each operator pads with by itself.
+NEUTRAL = {"Conv": 0.0, "MaxPool": -math.inf}
+
 
 def fold_padding(content: bytes) -> bytes:
-    """Return the model with every foldable ``Pad`` inside the ``Conv`` that alone reads it."""
+    """Return the model with every foldable ``Pad`` inside the operator that alone reads it."""
     import onnx
 
     model = onnx.load_from_string(content)
@@ -29,9 +34,9 @@ def fold_padding(content: bytes) -> bytes:
     constant = _evaluator(model, made)
     for pad in [node for node in graph.node if node.op_type == "Pad"]:
         users = readers.get(pad.output[0], [])
-        if len(users) != 1 or users[0].op_type != "Conv" or pad.output[0] in leaving:
+        if len(users) != 1 or users[0].op_type not in NEUTRAL or pad.output[0] in leaving:
             continue
-        sides = _zero_sides(pad, constant)
+        sides = _sides(pad, constant, NEUTRAL[users[0].op_type])
         if sides is not None and _add(users[0], sides):
             users[0].input[0] = pad.input[0]
             graph.node.remove(pad)
@@ -75,16 +80,16 @@ def _evaluator(model: Any, made: dict[str, Any]) -> Callable[[str], np.ndarray |
     return constant
 
 
-def _zero_sides(
-    pad: Any, constant: Callable[[str], np.ndarray | None]
+def _sides(
+    pad: Any, constant: Callable[[str], np.ndarray | None], neutral: float
 ) -> tuple[int, int, int, int] | None:
-    """Return ``(top, left, bottom, right)`` of a zero padding of height and width only."""
+    """Return ``(top, left, bottom, right)`` of a padding of height and width with ``neutral``."""
     mode = next((a.s for a in pad.attribute if a.name == "mode"), b"constant")
     sides = constant(pad.input[1])
     value = constant(pad.input[2]) if len(pad.input) > 2 and pad.input[2] else np.zeros(1)
     if mode != b"constant" or sides is None or value is None or len(pad.input) > 3:
         return None
-    if sides.size != 8 or float(value.reshape(-1)[0]) != 0.0 or (sides < 0).any():
+    if sides.size != 8 or float(value.reshape(-1)[0]) != neutral or (sides < 0).any():
         return None
     before_n, before_c, top, left, after_n, after_c, bottom, right = (int(s) for s in sides)
     if before_n or before_c or after_n or after_c:
@@ -92,18 +97,20 @@ def _zero_sides(
     return top, left, bottom, right
 
 
-def _add(conv: Any, sides: tuple[int, int, int, int]) -> bool:
+def _add(reader: Any, sides: tuple[int, int, int, int]) -> bool:
     import onnx
 
-    attributes = {attribute.name: attribute for attribute in conv.attribute}
+    attributes = {attribute.name: attribute for attribute in reader.attribute}
+    if "ceil_mode" in attributes and attributes["ceil_mode"].i:
+        return False  # rounding up looks at the padding
     automatic = attributes.get("auto_pad")
     if automatic is not None and automatic.s not in (b"NOTSET", b""):
         return False
     old = list(attributes["pads"].ints) if "pads" in attributes else [0, 0, 0, 0]
     if "pads" in attributes:
-        conv.attribute.remove(attributes["pads"])
+        reader.attribute.remove(attributes["pads"])
     new = [a + b for a, b in zip(old, sides, strict=True)]
-    conv.attribute.append(onnx.helper.make_attribute("pads", new))
+    reader.attribute.append(onnx.helper.make_attribute("pads", new))
     return True
 
 

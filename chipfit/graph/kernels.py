@@ -167,8 +167,11 @@ def _pad(op: Op, x: Sequence[torch.Tensor], p: State) -> torch.Tensor:
 def _max_pool2d(op: Op, x: Sequence[torch.Tensor], p: State) -> torch.Tensor:
     top, bottom, left, right = op["padding"]
     kernel = op["kernel"]
-    if (top, left) == (bottom, right) and 2 * top <= kernel[0] and 2 * left <= kernel[1]:
-        return F.max_pool2d(x[0], kernel, op["stride"], (top, left))
+    if top >= bottom and left >= right and 2 * top <= kernel[0] and 2 * left <= kernel[1]:
+        # Rows that no window reaches were left out of the padding; the operator may have them.
+        pooled = F.max_pool2d(x[0], kernel, op["stride"], (top, left))
+        if pooled.shape[2:] == op.output[2:]:
+            return pooled
     image = F.pad(x[0], (left, right, top, bottom), value=-math.inf)
     return F.max_pool2d(image, kernel, op["stride"])
 

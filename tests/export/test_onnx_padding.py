@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import onnx
 import pytest
@@ -27,6 +29,21 @@ class ReadTwice(Padded):
         return self.conv(y) + y.mean()
 
 
+class Pooled(nn.Module):
+    def __init__(self, sides, value=-math.inf, ceil=False):
+        super().__init__()
+        self.sides, self.value = sides, value
+        self.pool = nn.MaxPool2d(3, 2, ceil_mode=ceil)
+
+    def forward(self, x):
+        return self.pool(F.pad(x, self.sides, value=self.value))
+
+
+POOLS = {
+    "asymmetric": (Pooled((0, 1, 1, 1)), True),
+    "of zeros": (Pooled((0, 1, 0, 1), value=0.0), False),
+    "rounded up": (Pooled((0, 1, 0, 1), ceil=True), False),
+}
 CASES = {
     "asymmetric": (Padded((0, 1, 0, 1)), True),
     "on top of the convolution's own": (Padded((1, 0, 2, 1), padding=1), True),
@@ -36,6 +53,17 @@ CASES = {
     "channels": (Padded((0, 1, 0, 1, 0, 0)), True),
     "read twice": (ReadTwice((0, 1, 0, 1)), False),
 }
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_a_pooling_pads_with_minus_infinity(name):
+    torch.manual_seed(0)
+    net, folds = POOLS[name]
+    x = torch.randn(2, 2, 9, 7) - 3
+    content = to_onnx_bytes(net, x)
+    kinds = [node.op_type for node in onnx.load_from_string(content).graph.node]
+    assert ("Pad" not in kinds) == folds
+    np.testing.assert_array_equal(run_onnx(content, x.numpy()), net(x))
 
 
 @pytest.mark.parametrize("name", CASES)
