@@ -186,9 +186,9 @@ def rows_by_node(
     """
     makers = {node.name: node.inputs[0] for node in workload.nodes if node.inputs}
     owner = {tensor: node for node, tensors in tensors_of.items() for tensor in tensors}
-    for node in workload.nodes:
-        for tensor in node.inputs if node.name in tensors_of else ():
-            owner.setdefault(tensor, node.name)
+    for reader in workload.nodes:
+        for tensor in reader.inputs if reader.name in tensors_of else ():
+            owner.setdefault(tensor, reader.name)
     found: dict[str, list[VelaRow]] = {node: [] for node in tensors_of}
     copies: list[VelaRow] = []
     for row in result.rows:
