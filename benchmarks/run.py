@@ -31,6 +31,7 @@ QUICK = {
     ],
     "microcontrollers": [],
     "baselines": ["--seeds", "1"],
+    "collapse": ["--networks", "5", "--nets"],
     "coverage": ["--models", "resnet10t", "--targets", "analytic"],
     "ran_e_table": [
         "--targets", "ethos-u55-256", "--modes", "Sram_Only", "--nets", "RAN-e-GT", "--size", "32",
@@ -38,6 +39,33 @@ QUICK = {
     "ran_i_fps": [
         "--targets", "onnxruntime-cpu", "--pairs", "T/T", "--rounds", "2", "--sessions", "1",
         "--size", "32",
+    ],
+    "ran_i_scaling": [
+        "--targets", "--sizes", "T", "--size", "32", "--store", "runs/ran-i-scaling-quick",
+    ],
+    "mass_correlation": [
+        "--data", "digits", "--steps", "2", "--masses", "light", "--depths", "1", "2", "--seeds",
+        "1", "--store", "runs/mass-correlation-quick",
+    ],
+    "sesr_training": [
+        "--nets", "sesr_m3", "--batch", "2", "--size", "16", "--rounds", "2",
+    ],
+    "training_free": [
+        "--cells", "4", "--band", "3", "--images", "2", "--resamples", "20", "--store",
+        "runs/training-free-quick",
+    ],
+    "ran_e_search": [
+        "--targets", "ethos-u55-128", "--spaces", "published options", "--floors", "0", "--size",
+        "32", "--compilations", "4", "--patience", "4", "--sweeps", "1", "--slack", "0",
+        "--store", "runs/ran-e-search-quick",
+    ],
+    "ran_e_exhaustive": [
+        "--data", "digits", "--steps", "2", "--patterns", "2", "--repeats", "1", "--budgets",
+        "--store", "runs/ran-e-exhaustive-quick",
+    ],
+    "ran_e_cifar": [
+        "--data", "digits", "--steps", "2", "--seeds", "1", "--floors", "--methods",
+        "--store", "runs/ran-e-cifar-quick",
     ],
 }  # fmt: skip
 NAMES = tuple(QUICK)

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
         nets,
         report,
         rewrite,
+        scores,
         space,
         targets,
         tasks,
         train,
     )
     from chipfit.cost.budget import Budget
+    from chipfit.flow.collapse import collapse
     from chipfit.flow.compare import compare
     from chipfit.flow.explain import explain
     from chipfit.flow.fit import fit
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 #: Where each name comes from; it is imported when first used.
 _PLACES = {
     "Budget": "chipfit.cost.budget:Budget",
+    "collapse": "chipfit.flow.collapse:collapse",
     "compare": "chipfit.flow.compare:compare",
     "explain": "chipfit.flow.explain:explain",
     "fit": "chipfit.flow.fit:fit",
@@ -52,14 +55,14 @@ _PLACES = {
     "verify": "chipfit.flow.verify:verify",
 }
 _PACKAGES = (
-    "cost", "errors", "export", "graph", "methods", "nets", "report", "rewrite", "space",
+    "cost", "errors", "export", "graph", "methods", "nets", "report", "rewrite", "scores", "space",
     "targets", "tasks", "train",
 )  # fmt: skip
 
 __all__ = [
-    "Budget", "compare", "cost", "errors", "explain", "export", "fit", "graph", "inspect",
-    "methods", "nets", "open_run", "profile", "report", "rewrite", "space", "target", "targets",
-    "tasks", "train", "verify",
+    "Budget", "collapse", "compare", "cost", "errors", "explain", "export", "fit", "graph",
+    "inspect", "methods", "nets", "open_run", "profile", "report", "rewrite", "scores", "space",
+    "target", "targets", "tasks", "train", "verify",
 ]  # fmt: skip
 
 

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from chipfit.blocks.registry import register_block
 
+
+@register_block(
+    "basic_residual",
+    summary="two 3x3 convolutions with a shortcut",
+    source="He et al., CVPR 2016, arXiv 1512.03385",
+)
 class BasicResidual(nn.Module):
     """Two 3x3 convolutions; the shortcut is a strided 1x1 convolution where shapes differ.
 

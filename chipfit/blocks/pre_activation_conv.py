@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from chipfit.blocks.collapsible_conv import CollapsibleConv
 from chipfit.blocks.conv_bn_act import ConvBNAct, activation_module
 from chipfit.blocks.registry import register_block
 
@@ -36,6 +37,9 @@ class PreActivationConv(nn.Module):
         same_size: Input ``(H, W)`` for SAME padding; ``None`` pads ``kernel // 2`` on every side.
         eps: Of the batch norms.
         momentum: Of the batch norms.
+        collapsible: Channels between the factors of a :class:`CollapsibleConv` in the place of each
+            convolution, to train the linear inverted bottleneck that it equals; 0 for none.
+            :func:`chipfit.blocks.deploy.deploy` makes plain convolutions of them.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class PreActivationConv(nn.Module):
         same_size: tuple[int, int] | None = None,
         eps: float = 1e-5,
         momentum: float = 0.1,
+        collapsible: int = 0,
     ) -> None:
         super().__init__()
         self.residual = stride == 1 and in_channels == out_channels
@@ -57,9 +62,13 @@ class PreActivationConv(nn.Module):
         self.act = activation_module(act)
 
         def conv(i: int, o: int, step: int, after: str, size: tuple[int, int] | None) -> ConvBNAct:
-            return ConvBNAct(
+            unit = ConvBNAct(
                 i, o, kernel, step, act=after, same_size=size, eps=eps, momentum=momentum
             )
+            plain = unit.get_submodule("0")
+            if collapsible and isinstance(plain, nn.Conv2d):
+                unit.set_submodule("0", CollapsibleConv.like(plain, collapsible, depthwise=True))
+            return unit
 
         if hidden is None:
             self.conv = nn.Sequential(conv(in_channels, out_channels, stride, "none", same_size))

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+
+from chipfit.blocks.merge import bias_free, centred, convolution, identity, parallel, with_norm
+from chipfit.blocks.registry import register_block
 
 
 class _ConvNorm(nn.Sequential):
@@ -21,6 +23,11 @@ class _ConvNorm(nn.Sequential):
         self.bn = nn.BatchNorm2d(out_channels)
 
 
+@register_block(
+    "rep_vgg_block",
+    summary="3x3, 1x1 and identity branches, or one 3x3 convolution as deployed; ReLU",
+    source="Ding et al., CVPR 2021, arXiv 2101.03697",
+)
 class RepVGGBlock(nn.Module):
     """3x3, 1x1 and identity branches, each with batch norm, summed; then ReLU.
 
@@ -66,26 +73,13 @@ class RepVGGBlock(nn.Module):
         if self.deploy:
             return self
         dense = self.rbr_dense.conv
-        channels = (dense.in_channels, dense.out_channels)
         parts = [
-            _folded(dense.weight, self.rbr_dense.bn),
-            _folded(pad(self.rbr_1x1.conv.weight, (1, 1, 1, 1)), self.rbr_1x1.bn),
+            with_norm(bias_free(dense.weight), self.rbr_dense.bn),
+            with_norm(bias_free(centred(self.rbr_1x1.conv.weight, 3)), self.rbr_1x1.bn),
         ]
         if self.rbr_identity is not None:
-            unit = torch.eye(channels[0]).to(dense.weight)[:, :, None, None]
-            parts.append(_folded(pad(unit, (1, 1, 1, 1)), self.rbr_identity))
-        merged = RepVGGBlock(*channels, self.stride).to(dense.weight)
-        merged.rbr_reparam.weight.copy_(torch.stack([weight for weight, _ in parts]).sum(0))
-        assert merged.rbr_reparam.bias is not None
-        merged.rbr_reparam.bias.copy_(torch.stack([bias for _, bias in parts]).sum(0))
+            unit = identity(dense.in_channels, 3, dense.weight)
+            parts.append(with_norm(unit, self.rbr_identity))
+        merged = RepVGGBlock(dense.in_channels, dense.out_channels, self.stride)
+        merged.rbr_reparam = convolution(parallel(parts), dense.weight, self.stride, 1)
         return merged.train(self.training)
-
-
-def _folded(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Return weight ``(C_out, C_in, 3, 3)`` and bias with ``norm`` folded in (equation 3)."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    # In double precision: three roundings would add up otherwise.
-    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    bias = norm.bias.double() - norm.running_mean.double() * scale
-    return weight.double() * scale[:, None, None, None], bias

@@ -43,7 +43,7 @@ def _options(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--recovery-epochs", type=float, default=2.0, show_default=True,
               help="Epochs of each member's long-term fine-tune.")  # fmt: skip
 @click.option("--members", type=int, default=7, show_default=True, help="Networks to keep.")
-@click.option("--weights", type=click.Path(path_type=Path), help="Safetensors file to start from.")
+@click.option("--weights", help="Safetensors file to start from, or imagenet.")
 @click.option("--keep", multiple=True, help="Prefix of layers whose widths stay.")
 @input_option
 @click.option("--seed", type=int, default=0, show_default=True)

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from chipfit import __version__
+from chipfit.cli.collapse import collapse_command
 from chipfit.cli.compare import compare_command
 from chipfit.cli.console import Terminal, only_documents
 from chipfit.cli.explain import explain_command
@@ -19,6 +20,7 @@ from chipfit.cli.fit import fit_command
 from chipfit.cli.inspect import inspect_command
 from chipfit.cli.look import LIST_COMMANDS, profile_command, verify_command
 from chipfit.cli.operators import operators_command
+from chipfit.cli.scale import scale_command
 from chipfit.cli.take import export_command, report_command
 from chipfit.errors import BadInput, ChipfitError, Interrupted, StorageError
 
@@ -30,8 +32,9 @@ def cli() -> None:
 
 
 for _command in (
-    *LIST_COMMANDS, inspect_command, profile_command, compare_command, explain_command, fit_command,
-    report_command, export_command, verify_command, operators_command,
+    *LIST_COMMANDS, inspect_command, profile_command, compare_command, explain_command,
+    collapse_command, scale_command, fit_command, report_command, export_command, verify_command,
+    operators_command,
 ):  # fmt: skip
     cli.add_command(_command)
 

@@ -81,7 +81,7 @@ def fit(
     recipe = task.recipe if chosen.epochs is None else task.recipe.replace(
         epochs=chosen.epochs or task.recipe.epochs
     )  # fmt: skip
-    trained = chosen.weights is not None or (isinstance(net, nn.Module) and not chosen.epochs)
+    trained = loaded.trained or (isinstance(net, nn.Module) and not chosen.epochs)
     trained = trained or chosen.epochs == 0
     config = run_config(loaded, target, task, bounds, chosen, options, recipe, trained)
     config["task_spec"] = task_spec

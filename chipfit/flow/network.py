@@ -19,6 +19,7 @@ from chipfit import nets
 from chipfit.errors import BadInput, UnknownName
 from chipfit.files import read_state
 from chipfit.flow.timm_zoo import create_timm
+from chipfit.nets.pretrained import WEIGHTS
 from chipfit.nets.registry import NETS
 from chipfit.user_code import load_module
 
@@ -37,12 +38,14 @@ class LoadedNetwork:
         name: What the user called it.
         input_shape: ``(1, C, H, W)``.
         more_shapes: Of the second and later inputs, where the network takes several.
+        trained: Whether all of its weights come from training, as far as is known.
     """
 
     net: nn.Module
     name: str
     input_shape: tuple[int, ...]
     more_shapes: tuple[tuple[int, ...], ...] = ()
+    trained: bool = False
 
     def example(self) -> torch.Tensor:
         """Return an input of the right shape, the same every time; the first of several."""
@@ -72,23 +75,28 @@ def load_network(
             network takes several inputs.
         num_classes: Outputs, where the task knows them.
         data_shape: Shape of the task's images.
-        weights: A safetensors file.
+        weights: A safetensors file, or ``imagenet`` for those that a network of the zoo has.
         seed: Of freshly drawn weights.
 
     Raises:
         UnknownName: No such network.
         BadInput: The file, the factory or the weights cannot be used.
+        DataUnavailable: ImageNet weights are neither cached nor reachable.
         MissingBackend: ``timm:`` without timm.
     """
     asked = _shapes(input_shape)
     wanted = asked[0] if asked else data_shape
+    named = str(weights) if str(weights) in WEIGHTS else None
+    trained = False
     if isinstance(spec, nn.Module):
         net, name = spec, type(spec).__name__
     elif spec.startswith("timm:"):
         net, name = _from_timm(spec[5:], wanted, num_classes, seed), spec
     elif spec.partition(":")[0] in NETS and (":" not in spec or "=" in spec):
-        net = nets.create(spec, num_classes=num_classes, input_shape=wanted, seed=seed)
-        name = spec
+        net = nets.create(
+            spec, num_classes=num_classes, input_shape=wanted, seed=seed, weights=named
+        )
+        name, named, trained = spec, None, getattr(net, "fresh_parameters", None) == ()
     elif ":" in spec:
         net, name = _from_factory(spec, wanted, num_classes, seed), spec
     else:
@@ -96,9 +104,12 @@ def load_network(
         error.hint += "; or timm:NAME, or file.py:factory"
         raise error
     shape = wanted or getattr(net, "input_shape", None) or DEFAULT_INPUT
-    if weights is not None:
+    if named:
+        raise BadInput(f"{name} is no net of the zoo, so there are no weights {named!r} for it")
+    if weights is not None and str(weights) not in WEIGHTS:
         _load_weights(net, Path(weights))
-    return LoadedNetwork(net, name, tuple(int(size) for size in shape), asked[1:])
+        trained = True
+    return LoadedNetwork(net, name, tuple(int(size) for size in shape), asked[1:], trained)
 
 
 def _shapes(given: InputShape | None) -> tuple[tuple[int, ...], ...]:

@@ -108,7 +108,10 @@ def _finish(candidates: Sequence[Candidate], problem: Problem, run: Run) -> list
 def _recover(
     family: Sequence[Candidate], problem: Problem, run: Run, recipe: Recipe, chosen: Settings
 ) -> list[Candidate]:
-    """Fine-tune every member for long, with the original as teacher."""
+    """Fine-tune every member for long, with the original as teacher.
+
+    A member whose weights were freshly drawn has nothing to recover: it is trained as the original.
+    """
     metric = f"val_{problem.task.metric}"
     paths = {c.id: run.candidate_folder(c.id) / "weights.safetensors" for c in family}
     waiting = [
@@ -117,10 +120,11 @@ def _recover(
     jobs = [
         TuneJob(
             before=c.edits, weights_before=run.folder / c.weights, after=c.edits,
-            weights_after=paths[c.id], recipe=long_recovery(recipe, chosen.recovery_epochs),
+            weights_after=paths[c.id],
+            recipe=recipe if c.fresh else long_recovery(recipe, chosen.recovery_epochs),
             seed=stream_seed(problem.seed, "recover", c.id),
             checkpoint=run.checkpoint_folder("recover") / f"{c.id}.safetensors",
-            label=f"recovering {c.id}",
+            label=f"{'training' if c.fresh else 'recovering'} {c.id}",
         )
         for c in waiting
     ]  # fmt: skip
@@ -143,7 +147,7 @@ def _recovered(candidate: Candidate, problem: Problem, run: Run, weights: Path) 
     long = (run.recall(f"recover/{candidate.id}") or {})[metric]
     short = candidate.metrics[metric]
     metrics = {**candidate.metrics, f"short_{metric}": short, f"long_{metric}": long}
-    if problem.task.better(short, long):
+    if not candidate.fresh and problem.task.better(short, long):
         return candidate.with_(metrics=metrics)
     return candidate.with_(
         weights=str(weights.relative_to(run.folder)), metrics={**metrics, metric: long}

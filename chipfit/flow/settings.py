@@ -29,7 +29,8 @@ class Settings:
         epochs: Epochs of the original's training; ``None`` for the task's recipe, 0 for none.
         recovery_epochs: Epochs of the long-term fine-tune of every member.
         members: How many networks of the search to keep, evenly over the cost; the last is one.
-        weights: Safetensors file of a trained original.
+        weights: Safetensors file of a trained original, or ``imagenet``, whose classifier is drawn
+            anew and trained with the rest where the task has other classes.
         input_shape: ``(1, C, H, W)`` where it is not the data's.
         keep: Prefixes of modules whose widths stay.
         workers: Worker processes; results do not depend on it. ``None``: one a core.

@@ -112,7 +112,7 @@ def _member(run: Run, name: str) -> Reference:
     config = run.config
     loaded = load_network(
         config["network"], input_shape=tuple(config["input_shape"]),
-        num_classes=config.get("num_classes"), seed=config["seed"],
+        num_classes=config.get("num_classes") or None, seed=config["seed"],
     )  # fmt: skip
     net = candidate.build(loaded.net, run.folder).eval()
     spec = config.get("task_spec")

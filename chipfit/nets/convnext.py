@@ -6,12 +6,14 @@ Liu et al., "A ConvNet for the 2020s", CVPR 2022, arXiv 2201.03545.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from chipfit.blocks.convnext_block import EPS, ChannelNorm, ConvNeXtBlock
 from chipfit.errors import BadInput
+from chipfit.nets.channels import stage_numbers
 from chipfit.nets.registry import register_net
 
 Shape4 = tuple[int, int, int, int]
@@ -77,6 +79,8 @@ class ConvNeXt(nn.Module):
                 "use resnet18 or tiny_mobilenet_v2 for smaller ones",
             )
         self.input_shape = input_shape
+        self.widths, self.depths = stages.widths, stages.depths
+        self._rest = (num_classes, input_shape, drop_path)
         last = sum(stages.depths) - 1
         rates = [drop_path * i / last for i in range(last + 1)]
         self.downsample_layers = nn.ModuleList()
@@ -104,6 +108,16 @@ class ConvNeXt(nn.Module):
         for shrink, stage in zip(self.downsample_layers, self.stages, strict=True):
             x = stage(shrink(x))
         return self.head(self.norm(x.mean((-2, -1))))
+
+    def scaled(self, widths: Sequence[int], depths: Sequence[int]) -> ConvNeXt:
+        """Return a new network with these channels and blocks of each stage.
+
+        Raises:
+            BadInput: There are not four positive numbers of each.
+        """
+        numbers = stage_numbers(len(self.widths), widths, depths)
+        stages = Stages(tuple(d for _, d in numbers), tuple(w for w, _ in numbers))
+        return ConvNeXt(stages, *self._rest)
 
 
 _SOURCE = "Liu et al., CVPR 2022, arXiv 2201.03545"

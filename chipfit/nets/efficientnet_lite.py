@@ -10,25 +10,27 @@ the image size that the network is built for.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from chipfit.blocks.conv_bn_act import ConvBNAct
 from chipfit.blocks.inverted_residual import InvertedResidual
 from chipfit.nets.channels import scale_channels
+from chipfit.nets.mobilenet_v2 import Stage, with_numbers
 from chipfit.nets.registry import register_net
 
 Shape4 = tuple[int, int, int, int]
 
-#: Per stage: expansion, channels, repeats, stride, kernel (at width and depth 1).
+#: At width and depth 1.
 STAGES = (
-    (1, 16, 1, 1, 3),
-    (6, 24, 2, 2, 3),
-    (6, 40, 2, 2, 5),
-    (6, 80, 3, 2, 3),
-    (6, 112, 3, 1, 5),
-    (6, 192, 4, 2, 5),
-    (6, 320, 1, 1, 3),
+    Stage(1, 16, 1, 1),
+    Stage(6, 24, 2, 2),
+    Stage(6, 40, 2, 2, 5),
+    Stage(6, 80, 3, 2),
+    Stage(6, 112, 3, 1, 5),
+    Stage(6, 192, 4, 2, 5),
+    Stage(6, 320, 1, 1),
 )
 EPS, MOMENTUM = 1e-3, 0.01
 
@@ -37,8 +39,7 @@ class EfficientNetLite(nn.Module):
     """Stem, seven stages of inverted residuals, 1x1 head, average pooling and a classifier.
 
     Args:
-        width: Multiplier of the stages' channels.
-        depth: Multiplier of the repeats of all stages but the first and the last.
+        stages: The table.
         num_classes: Outputs.
         input_shape: ``(1, C, H, W)``; fixes the padding.
         dropout: Probability before the classifier.
@@ -47,8 +48,7 @@ class EfficientNetLite(nn.Module):
 
     def __init__(
         self,
-        width: float,
-        depth: float,
+        stages: tuple[Stage, ...],
         num_classes: int,
         input_shape: Shape4,
         dropout: float,
@@ -56,6 +56,9 @@ class EfficientNetLite(nn.Module):
     ) -> None:
         super().__init__()
         self.input_shape = input_shape
+        self.widths = tuple(stage.channels for stage in stages)
+        self.depths = tuple(stage.repeats for stage in stages)
+        self._stages, self._rest = stages, (num_classes, input_shape, dropout, activation)
         size = (input_shape[2], input_shape[3])
         layers: list[nn.Module] = [
             ConvBNAct(
@@ -63,17 +66,15 @@ class EfficientNetLite(nn.Module):
             )
         ]
         size, channels = (-(-size[0] // 2), -(-size[1] // 2)), 32
-        for number, (expansion, base, repeats, first_stride, kernel) in enumerate(STAGES):
-            fixed = number in (0, len(STAGES) - 1)
-            out = scale_channels(base, width)
-            for index in range(repeats if fixed else math.ceil(repeats * depth)):
-                stride = first_stride if index == 0 else 1
+        for stage in stages:
+            for index in range(stage.repeats):
+                stride = stage.stride if index == 0 else 1
                 layers.append(
                     InvertedResidual(
                         channels,
-                        out,
-                        channels * expansion,
-                        kernel,
+                        stage.channels,
+                        channels * stage.expansion,
+                        stage.kernel,
                         stride,
                         act=activation,
                         same_size=size,
@@ -81,7 +82,8 @@ class EfficientNetLite(nn.Module):
                         momentum=MOMENTUM,
                     )
                 )
-                channels, size = out, (-(-size[0] // stride), -(-size[1] // stride))
+                channels = stage.channels
+                size = (-(-size[0] // stride), -(-size[1] // stride))
         layers.append(ConvBNAct(channels, 1280, act=activation, eps=EPS, momentum=MOMENTUM))
         self.features = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -96,6 +98,29 @@ class EfficientNetLite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``(N, C, H, W)`` to logits ``(N, num_classes)``."""
         return self.classifier(self.pool(self.features(x)).flatten(1))
+
+    def scaled(self, widths: Sequence[int], depths: Sequence[int]) -> EfficientNetLite:
+        """Return a new network with these channels and blocks of each stage.
+
+        Stem and head keep their channels.
+
+        Raises:
+            BadInput: There are not seven positive numbers of each.
+        """
+        return EfficientNetLite(with_numbers(self._stages, widths, depths), *self._rest)
+
+
+def lite_stages(width: float, depth: float) -> tuple[Stage, ...]:
+    """Return :data:`STAGES` scaled.
+
+    Args:
+        width: Multiplier of the channels.
+        depth: Multiplier of the repeats of all stages but the first and the last.
+    """
+    widths = [scale_channels(stage.channels, width) for stage in STAGES]
+    depths = [math.ceil(stage.repeats * depth) for stage in STAGES]
+    depths[0], depths[-1] = STAGES[0].repeats, STAGES[-1].repeats
+    return with_numbers(STAGES, widths, depths)
 
 
 _SOURCE = "Tan and Le, ICML 2019, arXiv 1905.11946 (Lite variant)"
@@ -114,7 +139,7 @@ def efficientnet_lite0(
     activation: str = "relu6",
 ) -> EfficientNetLite:
     """Build EfficientNet-Lite0; ``activation`` is ``relu6`` as published."""
-    return EfficientNetLite(1.0, 1.0, num_classes, input_shape, dropout, activation)
+    return EfficientNetLite(lite_stages(1.0, 1.0), num_classes, input_shape, dropout, activation)
 
 
 @register_net(
@@ -130,7 +155,7 @@ def efficientnet_lite1(
     activation: str = "relu6",
 ) -> EfficientNetLite:
     """Build EfficientNet-Lite1; ``activation`` is ``relu6`` as published."""
-    return EfficientNetLite(1.0, 1.1, num_classes, input_shape, dropout, activation)
+    return EfficientNetLite(lite_stages(1.0, 1.1), num_classes, input_shape, dropout, activation)
 
 
 @register_net(
@@ -146,4 +171,4 @@ def efficientnet_lite2(
     activation: str = "relu6",
 ) -> EfficientNetLite:
     """Build EfficientNet-Lite2; ``activation`` is ``relu6`` as published."""
-    return EfficientNetLite(1.1, 1.2, num_classes, input_shape, dropout, activation)
+    return EfficientNetLite(lite_stages(1.1, 1.2), num_classes, input_shape, dropout, activation)

@@ -7,14 +7,15 @@ arXiv 1801.04381. ``mobilenet_v2`` has torchvision's parameter names, so its pub
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from chipfit.blocks.conv_bn_act import ConvBNAct
 from chipfit.blocks.inverted_residual import InvertedResidual
 from chipfit.errors import BadInput
-from chipfit.nets.channels import scale_channels
+from chipfit.nets.channels import scale_channels, stage_numbers
 from chipfit.nets.registry import register_net
 
 Shape4 = tuple[int, int, int, int]
@@ -75,6 +76,10 @@ class MobileNetV2(nn.Module):
     ) -> None:
         super().__init__()
         self.input_shape = input_shape
+        self.widths = tuple(stage.channels for stage in stages)
+        self.depths = tuple(stage.repeats for stage in stages)
+        self._stages, self._stem, self._head = stages, stem, head
+        self._num_classes, self._dropout, self._same = num_classes, dropout, same
         height, width = input_shape[2:]
         layers: list[nn.Module] = [
             ConvBNAct(input_shape[1], stem, 3, 2, same_size=(height, width) if same else None)
@@ -104,6 +109,39 @@ class MobileNetV2(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``(N, C, H, W)`` to logits ``(N, num_classes)``."""
         return self.classifier(self.pool(self.features(x)).flatten(1))
+
+    def scaled(self, widths: Sequence[int], depths: Sequence[int]) -> MobileNetV2:
+        """Return a new network with these channels and blocks of each stage.
+
+        Stem and head keep their channels.
+
+        Raises:
+            BadInput: There are more or fewer numbers than stages, or one is not positive.
+        """
+        return MobileNetV2(
+            with_numbers(self._stages, widths, depths),
+            stem=self._stem,
+            head=self._head,
+            num_classes=self._num_classes,
+            input_shape=self.input_shape,
+            dropout=self._dropout,
+            same=self._same,
+        )
+
+
+def with_numbers(
+    stages: tuple[Stage, ...], widths: Sequence[int], depths: Sequence[int]
+) -> tuple[Stage, ...]:
+    """Return the table with other channels and repeats.
+
+    Raises:
+        BadInput: There are more or fewer numbers than stages, or one is not positive.
+    """
+    numbers = stage_numbers(len(stages), widths, depths)
+    return tuple(
+        replace(stage, channels=width, repeats=depth)
+        for stage, (width, depth) in zip(stages, numbers, strict=True)
+    )
 
 
 def _initialise(net: nn.Module) -> None:

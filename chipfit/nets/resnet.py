@@ -7,9 +7,12 @@ names are torchvision's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from chipfit.blocks.basic_residual import BasicResidual
+from chipfit.nets.channels import stage_numbers
 from chipfit.nets.registry import register_net
 
 #: Channels, repeats and first stride of each layer.
@@ -35,6 +38,10 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.input_shape = input_shape
+        self.widths = tuple(channels for channels, _, _ in layers)
+        self.depths = tuple(repeats for _, repeats, _ in layers)
+        self._strides = tuple(stride for _, _, stride in layers)
+        self._rest = (num_classes, input_shape, small_stem)
         channels = layers[0][0]
         kernel, stride = (3, 1) if small_stem else (7, 2)
         self.conv1 = nn.Conv2d(input_shape[1], channels, kernel, stride, kernel // 2, bias=False)
@@ -60,6 +67,18 @@ class ResNet(nn.Module):
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(self.avgpool(x).flatten(1))
+
+    def scaled(self, widths: Sequence[int], depths: Sequence[int]) -> ResNet:
+        """Return a new network with these channels and blocks of each layer.
+
+        The stem has the channels of the first layer.
+
+        Raises:
+            BadInput: There are not four positive numbers of each.
+        """
+        numbers = stage_numbers(len(self.widths), widths, depths)
+        layers = tuple((w, d, s) for (w, d), s in zip(numbers, self._strides, strict=True))
+        return ResNet(layers, *self._rest)
 
 
 @register_net(

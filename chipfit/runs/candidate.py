@@ -42,6 +42,7 @@ class Candidate:
         verify: Parity of each file with PyTorch, by format.
         layers: Cost of each layer of the exported file.
         changes: What each step changed and what it bought.
+        fresh: Its weights are freshly drawn: it is trained from the start, not fine-tuned.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Candidate:
     verify: Mapping[str, Any] = field(default_factory=dict)
     layers: Sequence[Mapping[str, Any]] = ()
     changes: Sequence[Mapping[str, Any]] = ()
+    fresh: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-able form; edits stand in a file of their own."""

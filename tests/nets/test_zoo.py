@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import inspect
+
 import pytest
 import torch
 from torch import nn
@@ -29,22 +31,6 @@ def macs_of(net: nn.Module) -> int:
     for handle in handles:
         handle.remove()
     return total
-
-
-@pytest.mark.parametrize(
-    ("name", "params", "mega_macs"),
-    [
-        ("mobilenet_v2", 3_504_872, 300.8),
-        ("efficientnet_lite0", 4_652_008, 385.2),
-        ("efficientnet_lite1", 5_416_680, 600.2),
-        ("efficientnet_lite2", 6_092_072, 859.7),
-        ("resnet18", 11_689_512, 1814.1),
-    ],
-)
-def test_published_parameters_and_macs(name, params, mega_macs):
-    net = create(name)
-    assert sum(p.numel() for p in net.parameters()) == params
-    assert round(macs_of(net) / 1e6, 1) == mega_macs
 
 
 def test_mobilenet_v2_has_torchvisions_keys():
@@ -91,6 +77,14 @@ def test_tiny_is_tiny_and_has_many_widths_to_choose():
 def test_every_net_takes_classes_channels_and_size(entry):
     assert entry.summary
     assert entry.source
+    if "num_classes" not in inspect.signature(entry.value).parameters:
+        net = create(entry.name, input_shape=(1, 1, 31, 32)).eval()
+        assert net.input_shape == (1, 1, 31, 32)
+        with torch.no_grad():
+            assert net(torch.zeros(2, 1, 31, 32)).shape == (2, 1, 62, 64)
+        with pytest.raises(BadInput, match="no classes"):
+            create(entry.name, num_classes=7)
+        return
     net = create(entry.name, num_classes=7, input_shape=(1, 2, 32, 32)).eval()
     assert net.input_shape == (1, 2, 32, 32)
     with torch.no_grad():

