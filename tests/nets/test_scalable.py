@@ -10,7 +10,7 @@ NAMES = [
     "convnext_tiny", "convnext_small", "convnext_base", "ran_i_tiny", "ran_i_small:width_multiple=8",
     "ran_i_base", "resnet18", "resnet18:small_stem=true", "mobilenet_v2:width=0.5",
     "tiny_mobilenet_v2", "efficientnet_lite0:activation=hardswish", "efficientnet_lite1",
-    "efficientnet_lite2",
+    "efficientnet_lite2", "densenet",
 ]  # fmt: skip
 
 
