@@ -16,9 +16,10 @@ from typing import Any
 
 from chipfit.cost.budget import Budget
 from chipfit.cost.cost import Cost
-from chipfit.errors import BadInput, InfeasibleBudget, TrainingDiverged
+from chipfit.errors import BadInput, InfeasibleBudget
 from chipfit.graph.channels import ChannelGroup, channel_groups
 from chipfit.methods.base import METHODS, Problem
+from chipfit.methods.proposals import alive, most_accurate, tune_proposals
 from chipfit.methods.reach import check_reachable, cost_text
 from chipfit.methods.schedule import ReductionSchedule, spanning
 from chipfit.methods.widths import WidthPricer, keep_largest
@@ -201,8 +202,14 @@ def _take_step(
                 images=int(options["val_images"]) or None,
             )
         )
-    _tune_all(problem, run, step, jobs, entries)
-    results = [run.recall(f"netadapt/step/{step}/{p.group}") or {} for p in entries]
+    results = list(
+        tune_proposals(
+            problem, run, f"netadapt/step/{step}", tune,
+            {p.group: job for p, job in zip(entries, jobs, strict=True)},
+            {p.group: job.weights_after for p, job in zip(entries, jobs, strict=True)},
+            {p.group: {"width": p.width, "predicted": dict(p.cost.values)} for p in entries},
+        ).values()
+    )  # fmt: skip
     best = _select(options["selection"], entries, results, parent, problem)
     target = run.candidate_folder(f"netadapt-{step:02}") / "short.safetensors"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -220,46 +227,26 @@ def _take_step(
     return done
 
 
-def _tune_all(
-    problem: Problem, run: Run, step: int, jobs: list[TuneJob], entries: list[Proposal]
-) -> None:
-    missing = [
-        i for i, (job, entry) in enumerate(zip(jobs, entries, strict=True))
-        if run.recall(f"netadapt/step/{step}/{entry.group}") is None
-        or not job.weights_after.exists()
-    ]  # fmt: skip
-    for number, (at, result) in enumerate(problem.pool.map(tune, [jobs[i] for i in missing]), 1):
-        entry = entries[missing[at]]
-        run.record(
-            "proposal", f"netadapt/step/{step}/{entry.group}", step=step, group=entry.group,
-            width=entry.width, predicted=dict(entry.cost.values), **result,
-        )  # fmt: skip
-        problem.progress(f"step {step}: proposal {number} of {len(missing)}")
-
-
 def _select(
     rule: str, entries: list[Proposal], results: list[dict[str, Any]], parent: Candidate,
     problem: Problem,
 ) -> int:  # fmt: skip
     """Return the index of the proposal to keep; ties go to the cheaper, then to the earlier."""
+    by_group = {p.group: result for p, result in zip(entries, results, strict=True)}
+    order = [p.group for p in entries]
+    if rule == "accuracy":
+        costs = {p.group: p.cost for p in entries}
+        return order.index(most_accurate(problem, by_group, costs))
     metric, sign = problem.val_metric, 1 if problem.task.higher_is_better else -1
-    alive = [i for i, result in enumerate(results) if metric in result]
-    if not alive:
-        raise TrainingDiverged(
-            f"every proposal of this step diverged: {results[0].get('diverged')}",
-            "lower the learning rate of the recipe",
-        )
     key = problem.budget.keys[0]
     before = parent.predicted.get(key, problem.original_cost[key])
 
     def score(i: int) -> tuple[float, float, int]:
         accuracy, cost = sign * results[i][metric], entries[i].cost[key]
-        if rule == "ratio":
-            lost = sign * parent.metrics[metric] - accuracy + 1e-6
-            return -lost / (before - cost + 1e-5), -cost, -i
-        return accuracy, -cost, -i
+        lost = sign * parent.metrics[metric] - accuracy + 1e-6
+        return -lost / (before - cost + 1e-5), -cost, -i
 
-    return max(alive, key=score)
+    return max((order.index(name) for name in alive(problem, by_group)), key=score)
 
 
 def _candidate(

@@ -16,7 +16,6 @@ search semi-automatic and tells no details; this is an automatic one, our recons
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -24,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from chipfit.cost.cost import Cost
-from chipfit.errors import InfeasibleBudget, TrainingDiverged
 from chipfit.files import write_state
 from chipfit.methods.base import METHODS, Problem
 from chipfit.methods.ran_e_inherit import edits_of
@@ -33,26 +31,20 @@ from chipfit.methods.ran_e_jobs import (
     BATCHES,
     GatedTask,
     Learned,
-    ProposalJob,
     WorthJob,
     gate_recipe,
-    propose,
     worth,
 )
 from chipfit.methods.ran_e_options import describe
-from chipfit.methods.ran_e_plan import Plan, check_reach, check_settings, make_plan
+from chipfit.methods.ran_e_plan import Plan, check_settings, make_plan
+from chipfit.methods.ran_e_step import take_step
 from chipfit.methods.reach import cost_text
 from chipfit.runs.candidate import ORIGINAL, Candidate
 from chipfit.runs.run import Run
 from chipfit.supernet.gated_network import GatedNetwork
-from chipfit.train.jobs import TuneJob, training_lines
+from chipfit.train.jobs import training_lines
 from chipfit.train.loop import fit_model
 from chipfit.train.randomness import stream_seed
-from chipfit.train.recovery import short_recovery
-
-Row = tuple[int, ...]
-#: Share of the distillation from the original in short recoveries.
-DISTILLATION = 0.7
 
 
 @METHODS.register(
@@ -111,7 +103,7 @@ class RanE:
             if done is None:
                 left = [one for one in levels if any(cost[k] > v for k, v in one.items())]
                 limits = dict(left[0] if left else problem.budget.limits)
-                done = _take_step(
+                done = take_step(
                     problem, run, settings, step, plan, learned, limits, log_odds, scores
                 )
             cost = Cost(done["predicted"], "predicted")
@@ -216,115 +208,6 @@ def _worth(problem: Problem, run: Run, plan: Plan, learned: Learned) -> list[np.
             problem.progress(f"judged the options of {places[at]} ({number} of {len(jobs)})")
         done = run.record("worth", "ran-e/worth", distances=found)
     return [-np.array(done["distances"][block.module]) for block in plan.blocks]
-
-
-def _rows(
-    plan: Plan, settings: Mapping[str, Any], limits: Mapping[str, float],
-    log_odds: Mapping[str, float], scores: list[np.ndarray],
-) -> dict[str, Row]:  # fmt: skip
-    """Return the patterns to propose by what speaks for them, each once."""
-    found: dict[str, Row] = {}
-    ranked = plan.best(plan.odds_scores(log_odds), limits, int(settings["proposals"]))
-    for place, row in enumerate(ranked, 1):
-        found[f"log-odds {place}"] = row
-    if settings["refine"] or not ranked:
-        for label, own in (
-            ("worth", scores),
-            ("worth and log-odds", plan.both_scores(scores, log_odds)),
-        ):
-            for row in plan.best(own, limits):
-                if row not in found.values():
-                    found[label] = row
-    return found
-
-
-def _take_step(
-    problem: Problem, run: Run, settings: Mapping[str, Any], step: int, plan: Plan,
-    learned: Learned, limits: Mapping[str, float], log_odds: Mapping[str, float],
-    scores: list[np.ndarray],
-) -> dict[str, Any]:  # fmt: skip
-    """Recover every proposal shortly and record the one to keep."""
-    rows = _rows(plan, settings, limits, log_odds, scores)
-    if not rows:
-        check_reach(problem, plan)
-        raise InfeasibleBudget(
-            f"no pattern is within {', '.join(f'{k}={v:.4g}' for k, v in limits.items())}",
-            "the members found so far are in the run directory; raise the budget",
-        )
-    costs = dict(zip(rows, plan.costs.networks(list(rows.values())), strict=True))
-    folder = run.checkpoint_folder(f"ran-e-step-{step:02}")
-    recipe = short_recovery(problem.task.recipe, int(settings["short_steps"])).replace(
-        distillation_weight=DISTILLATION
-    )
-    jobs: dict[str, ProposalJob] = {}
-    for label, row in rows.items():
-        chosen, place = plan.options(row), label.replace(" ", "-")
-        edits = edits_of(chosen)
-        jobs[label] = ProposalJob(
-            learned, chosen,
-            TuneJob(
-                before=edits, weights_before=folder / f"{place}-start.safetensors", after=edits,
-                weights_after=folder / f"{place}.safetensors", recipe=recipe,
-                seed=stream_seed(problem.seed, "ran-e", step, label),
-                images=int(settings["val_images"]) or None,
-            ),
-        )  # fmt: skip
-    results = _tune_all(problem, run, step, plan, rows, jobs, costs)
-    best = _select(problem, results, costs)
-    weights = run.candidate_folder(f"ran-e-{step:02}") / "short.safetensors"
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    jobs[best].tuning.weights_after.replace(weights)
-    done = run.record(
-        "step", f"ran-e/step/{step}", step=step, group=best, width=pattern_text(plan, rows[best]),
-        row=list(rows[best]), predicted=dict(costs[best].values), proposals=len(rows),
-        constraint=dict(limits), budget_ms=limits.get("latency_ms"),
-        **{problem.val_metric: results[best][problem.val_metric]},
-    )  # fmt: skip
-    shutil.rmtree(folder, ignore_errors=True)
-    return done
-
-
-def pattern_text(plan: Plan, row: Row) -> str:
-    """Return a pattern in a line: ``-`` kept, ``L`` linear, ``s`` kept but smaller, by block."""
-    letters = []
-    for option in plan.options(row).values():
-        letters.append("L" if option.linear else "s" if option.swap is not None else "-")
-    return "".join(letters)
-
-
-def _tune_all(
-    problem: Problem, run: Run, step: int, plan: Plan, rows: Mapping[str, Row],
-    jobs: Mapping[str, ProposalJob], costs: Mapping[str, Cost],
-) -> dict[str, dict[str, Any]]:  # fmt: skip
-    missing = [
-        label for label, job in jobs.items()
-        if run.recall(f"ran-e/step/{step}/{label}") is None or not job.tuning.weights_after.exists()
-    ]  # fmt: skip
-    for number, (at, result) in enumerate(
-        problem.pool.map(propose, [jobs[label] for label in missing]), 1
-    ):
-        label = missing[at]
-        run.record(
-            "proposal", f"ran-e/step/{step}/{label}", step=step, group=label,
-            width=pattern_text(plan, rows[label]), predicted=dict(costs[label].values), **result,
-        )  # fmt: skip
-        problem.progress(f"step {step}: proposal {number} of {len(missing)}")
-    return {label: run.recall(f"ran-e/step/{step}/{label}") or {} for label in jobs}
-
-
-def _select(
-    problem: Problem, results: Mapping[str, Mapping[str, Any]], costs: Mapping[str, Cost]
-) -> str:
-    """Return the proposal to keep; ties go to the cheaper, then to the earlier."""
-    metric, sign = problem.val_metric, 1 if problem.task.higher_is_better else -1
-    alive = [label for label, result in results.items() if metric in result]
-    if not alive:
-        raise TrainingDiverged(
-            f"every proposal of this step diverged: {next(iter(results.values())).get('diverged')}",
-            "lower the learning rate of the recipe",
-        )
-    key, order = problem.budget.keys[0], list(results)
-    return max(alive, key=lambda n: (sign * results[n][metric], -costs[n][key], -order.index(n)))
 
 
 def _candidate(problem: Problem, plan: Plan, step: int, done: Mapping[str, Any]) -> Candidate:
