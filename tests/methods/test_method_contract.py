@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every registered method promises, whatever its paper."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from chipfit.cost.budget import Budget
+from chipfit.errors import ChipfitError, InfeasibleBudget
+from chipfit.graph import trace
+from chipfit.methods.base import METHODS
+from chipfit.rewrite import rewrite_from_json
+
+#: Smallest settings of each method.
+QUICK = {
+    "netadapt": {"steps": 2, "short_steps": 2, "val_images": 50},
+    "ran-e": {
+        "search_steps": 2, "steps": 1, "proposals": 1, "short_steps": 2, "val_images": 50,
+    },
+    "ran-i": {"budgets": 1, "val_images": 20, "step": 8, "non_linear_units": 0.5},
+}  # fmt: skip
+NAMES = [entry.name for entry in METHODS]
+
+
+@pytest.fixture
+def asked(problem):
+    """Build the same small problem for any method."""
+
+    def build(name, fraction=0.8, seed=0, **options):
+        found, run = problem("analytic", {"macs": fraction}, seed=seed)
+        return replace(found, options={**QUICK[name], **options}), run
+
+    return build
+
+
+def decided(candidates, folder):
+    return [
+        (c.id, c.edits, dict(c.predicted), dict(c.metrics), (folder / c.weights).read_bytes())
+        for c in candidates
+    ]
+
+
+def test_every_method_is_tested_here():
+    assert set(NAMES) == set(QUICK)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_last_member_meets_the_budget_and_all_are_what_they_say(asked, name):
+    problem, run = asked(name)
+    method = METHODS.get(name).value()
+    method.check(problem)
+    before = {k: v.clone() for k, v in problem.net.state_dict().items()}
+    family = list(method.search(problem, run))
+    assert family
+    assert problem.budget.met(family[-1].predicted)
+    assert len({c.id for c in family}) == len(family)
+    for candidate in family:
+        assert [rewrite_from_json(e.to_json()) for e in candidate.edits] == list(candidate.edits)
+        net = candidate.build(problem.net, run.folder)
+        assert trace(net, problem.example).macs == candidate.predicted["macs"]
+        assert problem.val_metric in candidate.metrics
+        assert candidate.changes
+    assert all(torch.equal(v, problem.net.state_dict()[k]) for k, v in before.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_decides_the_same_and_a_finished_search_is_recalled(asked, name):
+    method = METHODS.get(name).value()
+    results = []
+    for _ in range(2):
+        problem, run = asked(name)
+        results.append(decided(method.search(problem, run), run.folder))
+    assert results[0] == results[1]
+    events = len(run.journal.events)
+    assert decided(method.search(problem, run), run.folder) == results[1]
+    assert len(run.journal.events) == events
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_cannot_be_met_is_refused_before_any_work(asked, name):
+    problem, run = asked(name)
+    method = METHODS.get(name).value()
+    impossible = replace(problem, budget=Budget({"macs": 10.0}))
+    with pytest.raises(InfeasibleBudget):
+        method.check(impossible)
+    with pytest.raises(InfeasibleBudget):
+        list(method.search(impossible, run))
+    assert not run.candidates()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_values_of_options_are_refused(asked, name):
+    method = METHODS.get(name).value()
+    wrong = {"netadapt": {"selection": "luck"}, "ran-e": {"steps": 0}, "ran-i": {"rule": "luck"}}
+    problem, _ = asked(name, **wrong[name])
+    with pytest.raises(ChipfitError):
+        method.check(problem)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_defaults_are_plain_values(name):
+    entry = METHODS.get(name)
+    assert entry.summary and entry.source
+    assert all(
+        isinstance(v, str | int | float | bool | tuple) for v in entry.value().defaults.values()
+    )
