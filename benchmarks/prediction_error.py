@@ -214,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--store", type=Path, default=Path("runs/prediction_error"))
     flags.add_argument("--rows", type=int, default=200_000, help="of the vectorised query, or 0")
     given = flags.parse_args(argv)
-    settings = {key: value for key, value in vars(given).items() if key != "out"}
+    settings = {key: value for key, value in vars(given).items() if key not in ("out", "store")}
     report = Report("prediction_error", settings, given.out)
     errors, times, fast = [], [], []
     for name in given.targets:
