@@ -32,6 +32,7 @@ ALLOWED = {
 }  # fmt: skip
 SHARED = {
     "cache",
+    "interrupts",
     "machine",
     "packages",
     "user_code",

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chipfit.errors import ChipfitError
+from chipfit.interrupts import raise_if_asked
 
 _results: TextIO | None = None
 
@@ -48,6 +49,7 @@ class Terminal:
 
     def progress(self, line: str) -> None:
         """Print one line of progress with the time since the start."""
+        raise_if_asked()
         if not self.quiet:
             minutes, seconds = divmod(int(time.monotonic() - self._start), 60)
             self.err.print(f"[dim]{minutes:3}:{seconds:02}[/dim]  {_plain(line)}", soft_wrap=True)

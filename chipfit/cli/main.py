@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import signal
 import sys
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
-from chipfit import __version__
+from chipfit import __version__, interrupts
 from chipfit.cli.collapse import collapse_command
 from chipfit.cli.compare import compare_command
 from chipfit.cli.console import Terminal, only_documents
@@ -43,7 +42,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command; every failure ends in a message, a hint and an exit code of its kind."""
     arguments = sys.argv[1:] if arguments is None else arguments
     terminal = Terminal(as_json="--json" in arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupts.watch()
     try:
         with only_documents() if terminal.as_json else contextlib.nullcontext():
             cli.main(arguments, standalone_mode=False)
@@ -70,10 +69,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             "free some space and run the same command: it continues where it stopped",
         ))  # fmt: skip
     sys.exit(code)
-
-
-def _interrupt(*_: Any) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _fail(terminal: Terminal, error: ChipfitError) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from chipfit.errors import StorageError
 from chipfit.files import storage_error
+from chipfit.interrupts import raise_if_asked
 
 
 class Journal:
@@ -53,7 +54,12 @@ class Journal:
             self._by_key[event["key"]] = event
 
     def append(self, event: str, **data: Any) -> dict[str, Any]:
-        """Add an event and flush it to disk before returning it."""
+        """Add an event and flush it to disk before returning it.
+
+        Raises:
+            StorageError: It cannot be written.
+            KeyboardInterrupt: One came before and was swallowed; the event is written.
+        """
         entry = {"event": event, **data}
         line = json.dumps(entry, separators=(",", ":")) + "\n"
         start = self.path.stat().st_size if self.path.exists() else 0
@@ -68,6 +74,7 @@ class Journal:
                 os.truncate(self.path, start)
             raise storage_error(self.path, error) from error
         self._remember(entry)
+        raise_if_asked()
         return entry
 
     def recall(self, key: str) -> dict[str, Any] | None:
