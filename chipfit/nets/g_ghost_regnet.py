@@ -91,66 +91,31 @@ def _stage(
 _SOURCE = "Han et al., IJCV 2022, arXiv 2201.03297"
 
 
-def _build(name: str, num_classes: int, input_shape: Shape4, cheap_ratio: float) -> GGhostRegNet:
-    depths, widths, group_width = REGNET_X[name]
-    return GGhostRegNet(depths, widths, group_width, num_classes, input_shape, cheap_ratio)
+#: By name: RegNetX's GFLOPs, and parameters and MACs of the G-Ghost form as published.
+_FIGURES = {
+    "032": ("3.2GF", "10.5 M parameters, 1.8 G MACs"),
+    "040": ("4.0GF", "15.7 M parameters, 2.2 G MACs"),
+    "080": ("8.0GF", "24.6 M parameters, 4.2 G MACs"),
+    "160": ("16.0GF", "32.4 M parameters, 9.0 G MACs"),
+}
 
 
-@register_net(
-    "g_ghost_regnet_032",
-    summary="G-Ghost-RegNetX-3.2GF, 10.5 M parameters, 1.8 G MACs at 224 x 224",
-    source=_SOURCE,
-)
-def g_ghost_regnet_032(
-    *,
-    num_classes: int = 1000,
-    input_shape: Shape4 = (1, 3, 224, 224),
-    cheap_ratio: float = 0.5,
-) -> GGhostRegNet:
-    """Build it from RegNetX-3.2GF; ``cheap_ratio`` is 0.5 as published."""
-    return _build("032", num_classes, input_shape, cheap_ratio)
+def _register(name: str, size: str, figures: str) -> None:
+    @register_net(
+        f"g_ghost_regnet_{name}",
+        summary=f"G-Ghost-RegNetX-{size}, {figures} at 224 x 224",
+        source=_SOURCE,
+    )
+    def build(
+        *,
+        num_classes: int = 1000,
+        input_shape: Shape4 = (1, 3, 224, 224),
+        cheap_ratio: float = 0.5,
+    ) -> GGhostRegNet:
+        """Build a G-Ghost form of RegNetX; ``cheap_ratio`` is 0.5 as published."""
+        depths, widths, group_width = REGNET_X[name]
+        return GGhostRegNet(depths, widths, group_width, num_classes, input_shape, cheap_ratio)
 
 
-@register_net(
-    "g_ghost_regnet_040",
-    summary="G-Ghost-RegNetX-4.0GF, 15.7 M parameters, 2.2 G MACs at 224 x 224",
-    source=_SOURCE,
-)
-def g_ghost_regnet_040(
-    *,
-    num_classes: int = 1000,
-    input_shape: Shape4 = (1, 3, 224, 224),
-    cheap_ratio: float = 0.5,
-) -> GGhostRegNet:
-    """Build it from RegNetX-4.0GF; ``cheap_ratio`` is 0.5 as published."""
-    return _build("040", num_classes, input_shape, cheap_ratio)
-
-
-@register_net(
-    "g_ghost_regnet_080",
-    summary="G-Ghost-RegNetX-8.0GF, 24.6 M parameters, 4.2 G MACs at 224 x 224",
-    source=_SOURCE,
-)
-def g_ghost_regnet_080(
-    *,
-    num_classes: int = 1000,
-    input_shape: Shape4 = (1, 3, 224, 224),
-    cheap_ratio: float = 0.5,
-) -> GGhostRegNet:
-    """Build it from RegNetX-8.0GF; ``cheap_ratio`` is 0.5 as published."""
-    return _build("080", num_classes, input_shape, cheap_ratio)
-
-
-@register_net(
-    "g_ghost_regnet_160",
-    summary="G-Ghost-RegNetX-16.0GF, 32.4 M parameters, 9.0 G MACs at 224 x 224",
-    source=_SOURCE,
-)
-def g_ghost_regnet_160(
-    *,
-    num_classes: int = 1000,
-    input_shape: Shape4 = (1, 3, 224, 224),
-    cheap_ratio: float = 0.5,
-) -> GGhostRegNet:
-    """Build it from RegNetX-16.0GF; ``cheap_ratio`` is 0.5 as published."""
-    return _build("160", num_classes, input_shape, cheap_ratio)
+for _name, (_size, _text) in _FIGURES.items():
+    _register(_name, _size, _text)

@@ -166,95 +166,40 @@ class Sesr(nn.Module):
 _SOURCE = "Bhardwaj et al., MLSys 2022, arXiv 2103.09404"
 
 
-@register_net(
-    "sesr_m3",
-    summary="SESR-M3, enlarges luminance twice, 8.9 k parameters, 2.05 G MACs at 360 x 640",
-    source=_SOURCE,
-)
-def sesr_m3(
-    *,
-    input_shape: Shape4 = (1, 1, 360, 640),
-    scale: int = 2,
-    activation: str = "prelu",
-    deploy: bool = True,
-    expanded: bool = False,
-) -> Sesr:
-    """Build SESR-M3.
-
-    Args:
-        input_shape: ``(1, 1, H, W)``.
-        scale: Factor of height and width, 2 or 4.
-        activation: ``prelu``, or ``relu`` as the paper quantises.
-        deploy: Plain convolutions; ``False`` builds the collapsible blocks to train with, which
-            :meth:`Sesr.deployed` collapses.
-        expanded: Execute the factors of the blocks, which trains the same for more work.
-    """
-    return Sesr(SESR["m3"], SesrForm(scale, activation, deploy, expanded), input_shape)
+#: Parameters and MACs, as published for twice the size at 360 x 640.
+_FIGURES = {
+    "m3": "8.9 k parameters, 2.05 G MACs", "m5": "13.5 k parameters, 3.12 G MACs",
+    "m7": "18.1 k parameters, 4.18 G MACs", "m11": "27.3 k parameters, 6.30 G MACs",
+    "xl": "105 k parameters, 24.3 G MACs",
+}  # fmt: skip
 
 
-@register_net(
-    "sesr_m5",
-    summary="SESR-M5, enlarges luminance twice, 13.5 k parameters, 3.12 G MACs at 360 x 640",
-    source=_SOURCE,
-)
-def sesr_m5(
-    *,
-    input_shape: Shape4 = (1, 1, 360, 640),
-    scale: int = 2,
-    activation: str = "prelu",
-    deploy: bool = True,
-    expanded: bool = False,
-) -> Sesr:
-    """Build SESR-M5; options are those of :func:`sesr_m3`."""
-    return Sesr(SESR["m5"], SesrForm(scale, activation, deploy, expanded), input_shape)
+def _register(size: str, figures: str) -> None:
+    @register_net(
+        f"sesr_{size}",
+        summary=f"SESR-{size.upper()}, enlarges luminance twice, {figures} at 360 x 640",
+        source=_SOURCE,
+    )
+    def build(
+        *,
+        input_shape: Shape4 = (1, 1, 360, 640),
+        scale: int = 2,
+        activation: str = "prelu",
+        deploy: bool = True,
+        expanded: bool = False,
+    ) -> Sesr:
+        """Build a SESR network.
+
+        Args:
+            input_shape: ``(1, 1, H, W)``.
+            scale: Factor of height and width, 2 or 4.
+            activation: ``prelu``, or ``relu`` as the paper quantises.
+            deploy: Plain convolutions; ``False`` builds the collapsible blocks to train with, which
+                :meth:`Sesr.deployed` collapses.
+            expanded: Execute the factors of the blocks, which trains the same for more work.
+        """
+        return Sesr(SESR[size], SesrForm(scale, activation, deploy, expanded), input_shape)
 
 
-@register_net(
-    "sesr_m7",
-    summary="SESR-M7, enlarges luminance twice, 18.1 k parameters, 4.18 G MACs at 360 x 640",
-    source=_SOURCE,
-)
-def sesr_m7(
-    *,
-    input_shape: Shape4 = (1, 1, 360, 640),
-    scale: int = 2,
-    activation: str = "prelu",
-    deploy: bool = True,
-    expanded: bool = False,
-) -> Sesr:
-    """Build SESR-M7; options are those of :func:`sesr_m3`."""
-    return Sesr(SESR["m7"], SesrForm(scale, activation, deploy, expanded), input_shape)
-
-
-@register_net(
-    "sesr_m11",
-    summary="SESR-M11, enlarges luminance twice, 27.3 k parameters, 6.30 G MACs at 360 x 640",
-    source=_SOURCE,
-)
-def sesr_m11(
-    *,
-    input_shape: Shape4 = (1, 1, 360, 640),
-    scale: int = 2,
-    activation: str = "prelu",
-    deploy: bool = True,
-    expanded: bool = False,
-) -> Sesr:
-    """Build SESR-M11; options are those of :func:`sesr_m3`."""
-    return Sesr(SESR["m11"], SesrForm(scale, activation, deploy, expanded), input_shape)
-
-
-@register_net(
-    "sesr_xl",
-    summary="SESR-XL, enlarges luminance twice, 105 k parameters, 24.3 G MACs at 360 x 640",
-    source=_SOURCE,
-)
-def sesr_xl(
-    *,
-    input_shape: Shape4 = (1, 1, 360, 640),
-    scale: int = 2,
-    activation: str = "prelu",
-    deploy: bool = True,
-    expanded: bool = False,
-) -> Sesr:
-    """Build SESR-XL; options are those of :func:`sesr_m3`."""
-    return Sesr(SESR["xl"], SesrForm(scale, activation, deploy, expanded), input_shape)
+for _size, _text in _FIGURES.items():
+    _register(_size, _text)
