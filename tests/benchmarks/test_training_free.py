@@ -3,7 +3,6 @@
 
 import json
 import math
-import os
 import sys
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from benchmarks.training_free import (  # noqa: E402
     scored,
     with_intervals,
 )
-from chipfit.errors import BadInput, DataUnavailable  # noqa: E402
+from chipfit.errors import BadInput  # noqa: E402
 from chipfit.graph import trace  # noqa: E402
 from chipfit.nets import create  # noqa: E402
 from chipfit.space.nas_bench_201 import EDGES, accuracies, cell_space, cell_text  # noqa: E402
@@ -92,13 +91,8 @@ def test_scores_are_kept_and_added_to(tmp_path):
     assert set(json.loads(file.read_text())) == {"params", "macs", "nn_mass"}
 
 
-def test_the_benchmark_writes_two_tables(tmp_path):
-    try:
-        accuracies()
-    except DataUnavailable as error:
-        if os.environ.get("CHIPFIT_REQUIRE_DOWNLOADS"):
-            raise
-        pytest.skip(f"not cached and not reachable: {error}")
+def test_the_benchmark_writes_two_tables(fetched, tmp_path):
+    fetched(accuracies)
     arguments = [*QUICK["training_free"], "--store", str(tmp_path / "s"), "--out", str(tmp_path)]
     assert main([*arguments, "--scores", "params", "naswot", "nn_mass"]) == 0
     random_cells, band = json.loads((tmp_path / "training_free.json").read_text())["tables"]

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """ImageNet weights on real photographs; both are fetched once and stay in the user's cache."""
 
-import os
 from dataclasses import replace
 
 import pytest
 import torch
 
 import chipfit as cf
-from chipfit.errors import BadInput, DataUnavailable
+from chipfit.errors import BadInput
 from chipfit.flow.network import load_network
 from chipfit.nets.preprocessing import Preprocessing
 from chipfit.nets.pretrained import CLASSIFIER, PRETRAINED, efficientnet_names, load_pretrained
@@ -17,24 +16,14 @@ from chipfit.tasks.data.imagenet_photos import imagenet_photos
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 
-def _fetched(get):
-    """Return what ``get`` fetches; where that cannot be reached the test is skipped, or fails."""
-    try:
-        return get()
-    except DataUnavailable as error:
-        if os.environ.get("CHIPFIT_REQUIRE_DOWNLOADS"):
-            raise
-        pytest.skip(f"not cached and not reachable: {error}")
+@pytest.fixture(scope="module")
+def photos(fetched):
+    return fetched(imagenet_photos)
 
 
 @pytest.fixture(scope="module")
-def photos():
-    return _fetched(imagenet_photos)
-
-
-@pytest.fixture(scope="module")
-def lite0():
-    return _fetched(lambda: cf.nets.create("efficientnet_lite0", weights="imagenet")).eval()
+def lite0(fetched):
+    return fetched(lambda: cf.nets.create("efficientnet_lite0", weights="imagenet")).eval()
 
 
 def _evaluate(net, photos, preprocessing):
@@ -47,8 +36,8 @@ def _evaluate(net, photos, preprocessing):
     return int(guesses[:, 0].sum()), int(guesses.sum()), float(likelihood)
 
 
-def test_mobilenet_v2_names_the_photographs(photos):
-    net = _fetched(lambda: cf.nets.create("mobilenet_v2", weights="imagenet")).eval()
+def test_mobilenet_v2_names_the_photographs(fetched, photos):
+    net = fetched(lambda: cf.nets.create("mobilenet_v2", weights="imagenet")).eval()
     assert net.fresh_parameters == ()
     first, five, _ = _evaluate(net, photos, net.preprocessing)
     assert first >= 17

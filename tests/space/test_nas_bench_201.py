@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import io
-import os
 import pickle
 import statistics
 import sys
@@ -20,13 +19,8 @@ from chipfit.space.nas_bench_201 import (
 
 
 @pytest.fixture(scope="module")
-def table():
-    try:
-        return accuracies()
-    except DataUnavailable as error:
-        if os.environ.get("CHIPFIT_REQUIRE_DOWNLOADS"):
-            raise
-        pytest.skip(f"not cached and not reachable: {error}")
+def table(fetched):
+    return fetched(accuracies)
 
 
 def _cell(*operations):
