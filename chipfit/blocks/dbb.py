@@ -13,65 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from chipfit.blocks.conv_bn_act import activation_module
-from chipfit.blocks.merge import (
-    Merged,
-    average,
-    bias_free,
-    centred,
-    convolution,
-    parallel,
-    pointwise_first,
-    with_norm,
-)
+from chipfit.blocks.linear_branch import LinearBranch
+from chipfit.blocks.merge import convolution, parallel
 from chipfit.blocks.registry import register_block
 from chipfit.errors import BadInput
 
 #: Branches by name, in the order of the paper's figure.
 BRANCHES = ("1x1", "1x1-kxk", "1x1-avg", "kxk")
-
-
-class _Branch(nn.Sequential):
-    """Linear layers in a row that equal one convolution."""
-
-    def __init__(self, name: str, shape: tuple[int, int, int, int]) -> None:
-        into, out, kernel, stride = shape
-        self.name, self.kernel = name, kernel
-        half = kernel // 2
-        if name == "kxk":
-            layers: list[nn.Module] = [nn.Conv2d(into, out, kernel, stride, half, bias=False)]
-        elif name == "1x1":
-            layers = [nn.Conv2d(into, out, 1, stride, bias=False)]
-        else:
-            # The zeros go in front of the 1x1 convolution: its norm turns them into its shift, and
-            # that is what the next layer must see around the image to equal one convolution.
-            middle = into if name == "1x1-kxk" else out
-            first = nn.Conv2d(into, middle, 1, padding=half, bias=False)
-            if name == "1x1-kxk":
-                nn.init.dirac_(first.weight)
-            second = (
-                nn.Conv2d(middle, out, kernel, stride, bias=False)
-                if name == "1x1-kxk"
-                else nn.AvgPool2d(kernel, stride)
-            )
-            layers = [first, nn.BatchNorm2d(middle), second]
-        super().__init__(*layers, nn.BatchNorm2d(out))
-
-    def merged(self) -> Merged:
-        """Return the branch in evaluation mode as one convolution, padded ``kernel // 2``."""
-        first, last = self[0], self[-1]
-        assert isinstance(first, nn.Conv2d)
-        assert isinstance(last, nn.BatchNorm2d)
-        found = bias_free(first.weight)
-        if len(self) > 2:
-            norm, second = self[1], self[2]
-            assert isinstance(norm, nn.BatchNorm2d)
-            if isinstance(second, nn.Conv2d):
-                then = bias_free(second.weight)
-            else:
-                then = average(norm.num_features, self.kernel, first.weight)
-            found = pointwise_first(with_norm(found, norm), then)
-        weight, bias = with_norm(found, last)
-        return centred(weight, self.kernel), bias
 
 
 @register_block(
@@ -82,11 +30,8 @@ class _Branch(nn.Sequential):
 class DiverseBranchBlock(nn.Module):
     """The sum of the branches, each with batch norm behind every convolution; then an activation.
 
-    The paper pads behind the 1x1 convolution, with what its batch norm makes of zeros by its
-    running statistics. Here the 1x1 convolution itself pads with zeros, so that the following norm
-    makes the same of them: equal in evaluation mode; in training mode the norm's statistics
-    include the border. The 1x1-kxk branch starts with the identity as its 1x1 convolution; the
-    paper adds the identity to the weight.
+    Where the padding differs from the paper's, and how branches start: see
+    :class:`~chipfit.blocks.linear_branch.LinearBranch`.
 
     Args:
         in_channels: Input channels.
@@ -125,7 +70,9 @@ class DiverseBranchBlock(nn.Module):
         if deploy:
             self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2)
         else:
-            self.branches = nn.ModuleList(_Branch(name, self.shape) for name in branches)
+            self.branches = nn.ModuleList(
+                LinearBranch(name, in_channels, out_channels, kernel, stride) for name in branches
+            )
         self.act = nn.Identity() if act == "none" else activation_module(act)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -147,7 +94,7 @@ class DiverseBranchBlock(nn.Module):
         merged = DiverseBranchBlock(
             into, out, stride, kernel=kernel, act=self.act_name, deploy=True
         )
-        branches = [branch for branch in self.branches if isinstance(branch, _Branch)]
+        branches = [branch for branch in self.branches if isinstance(branch, LinearBranch)]
         like = next(self.parameters())
         total = parallel(branch.merged() for branch in branches)
         merged.conv = convolution(total, like, stride, kernel // 2)

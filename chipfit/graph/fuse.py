@@ -12,7 +12,7 @@ import torch
 from chipfit.graph.record import RawNode, Recorder
 
 #: Operators behind which an activation is fused.
-_CARRIERS = ("conv2d", "linear", "add", "sub", "mul", "div", "batch_norm")
+CARRIERS = ("conv2d", "linear", "add", "sub", "mul", "div", "batch_norm")
 
 
 def fuse(recorded: Recorder, outputs: list[str]) -> list[RawNode]:
@@ -43,7 +43,7 @@ def fuse(recorded: Recorder, outputs: list[str]) -> list[RawNode]:
             if user.kind == "batch_norm" and node.activation == "none" and _fold_norm(node, user):
                 pass
             elif (
-                user.kind == "activation" and node.activation == "none" and (node.kind in _CARRIERS)
+                user.kind == "activation" and node.activation == "none" and (node.kind in CARRIERS)
             ):
                 node.activation = user.activation
                 node.attrs |= user.attrs

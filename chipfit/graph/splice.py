@@ -17,6 +17,7 @@ from torch import nn
 
 from chipfit.errors import BadInput
 from chipfit.graph.capture import trace
+from chipfit.graph.fuse import CARRIERS
 from chipfit.graph.op import make_op
 from chipfit.graph.workload import Node, Workload
 
@@ -28,7 +29,8 @@ class Piece:
     Args:
         nodes: In the order of execution.
         source: Name of the tensor that they read from outside.
-        result: Name of the tensor that they leave.
+        result: Name of the tensor that they leave; ``source`` where there is no operator, as in a
+            block that is the identity.
     """
 
     nodes: tuple[Node, ...]
@@ -63,10 +65,12 @@ def trace_piece(block: nn.Module, in_shape: tuple[int, ...], name: str) -> Piece
         )
         for n in found.nodes
     )  # fmt: skip
-    return Piece(nodes, found.inputs[0], names[found.outputs[0]])
+    return Piece(nodes, found.inputs[0], names.get(found.outputs[0], found.outputs[0]))
 
 
-def splice(workload: Workload, old: Mapping[str, Piece], new: Mapping[str, Piece]) -> Workload:
+def splice(
+    workload: Workload, old: Mapping[str, Piece], new: Mapping[str, Piece], fuse: bool = True
+) -> Workload:
     """Return ``workload`` with some blocks exchanged.
 
     Args:
@@ -74,11 +78,15 @@ def splice(workload: Workload, old: Mapping[str, Piece], new: Mapping[str, Piece
         old: By block, the operators that go: ``source`` and ``result`` name tensors of
             ``workload``.
         new: By block, the operators that come, from :func:`trace_piece`; blocks that are not here
-            stay as they are.
+            stay as they are. A block without operators (a skip) hands on what it reads.
+        fuse: Fold what devices fuse; otherwise :func:`fused` does so later.
 
     Raises:
-        BadInput: A new block writes another shape than the old one.
+        BadInput: A new block writes another shape than the old one, the old one has no operator
+            to tell its place by, or a module outside of it runs in its last operator.
     """
+    for name in new:
+        _check_replaceable(name, old[name])
     first = {old[name].nodes[0].name: name for name in new}
     gone = {node.name for name in new for node in old[name].nodes}
     rename: dict[str, str] = {}
@@ -87,18 +95,43 @@ def splice(workload: Workload, old: Mapping[str, Piece], new: Mapping[str, Piece
         block = first.get(node.name)
         if block is not None:
             piece, was = new[block], old[block]
-            if piece.nodes[-1].op.output != workload.shapes[was.result]:
+            source = rename.get(was.source, was.source)
+            made = {n.output: n.op.output for n in piece.nodes}
+            written = made.get(piece.result, workload.shapes[was.source])
+            if written != workload.shapes[was.result]:
                 raise BadInput(f"{block}: the new block writes another shape than the old one")
-            rename[piece.source] = rename.get(was.source, was.source)
-            nodes += [_reading(n, rename) for n in piece.nodes]
-            rename[was.result] = piece.result
+            nodes += [_reading(n, {piece.source: source}) for n in piece.nodes]
+            rename[was.result] = piece.result if piece.nodes else source
         if node.name not in gone:
             nodes.append(_reading(node, rename))
     outputs = tuple(rename.get(name, name) for name in workload.outputs)
-    nodes = _fuse(nodes, outputs)
+    nodes = _fuse(nodes, outputs) if fuse else nodes
     shapes = {n: workload.shapes[n] for n in (*workload.inputs, *workload.constants)}
     shapes |= {node.output: node.op.output for node in nodes}
     return Workload(tuple(nodes), workload.inputs, outputs, shapes, workload.constants)
+
+
+def fused(workload: Workload) -> Workload:
+    """Return the workload with what devices fuse folded again, after operators have gone."""
+    nodes = tuple(_fuse(list(workload.nodes), workload.outputs))
+    shapes = {n: workload.shapes[n] for n in (*workload.inputs, *workload.constants)}
+    shapes |= {node.output: node.op.output for node in nodes}
+    return replace(workload, nodes=nodes, shapes=shapes)
+
+
+def _check_replaceable(name: str, piece: Piece) -> None:
+    if not piece.nodes:
+        raise BadInput(
+            f"{name} runs no operator, so nothing can be put in its place",
+            "build the network with a block that computes something there",
+        )
+    for node in piece.nodes:
+        for absorbed in node.absorbed:
+            if not f"{absorbed}.".startswith(f"{name}."):
+                raise BadInput(
+                    f"{absorbed} runs in the last operator of {name}, and would go with it",
+                    "let the place be a module that holds both",
+                )
 
 
 def _reading(node: Node, rename: Mapping[str, str]) -> Node:
@@ -106,7 +139,11 @@ def _reading(node: Node, rename: Mapping[str, str]) -> Node:
 
 
 def _fuse(nodes: list[Node], outputs: tuple[str, ...]) -> list[Node]:
-    """Fold batch norms, with their activation, into the convolution that they alone read."""
+    """Fold what devices fuse over the edges of blocks.
+
+    Batch norms, with their activation, go into the convolution that they alone read; activations
+    into whatever computes what they alone read.
+    """
     readers = Counter(name for node in nodes for name in node.inputs)
     readers.update(outputs)
     place = {node.output: i for i, node in enumerate(nodes)}
@@ -119,11 +156,15 @@ def _fuse(nodes: list[Node], outputs: tuple[str, ...]) -> list[Node]:
         host = left[at] if at >= 0 else None
         plain = host is not None and host.op.activation == "none"
         alone = readers[node.inputs[0]] == 1
-        if host is None or not plain or not alone or node.op.kind != "batch_norm":
+        if host is None or not plain or not alone:
             continue
-        if host.op.kind not in ("conv2d", "batch_norm"):
+        attrs = dict(host.op.attrs)
+        if node.op.kind == "batch_norm" and host.op.kind in ("conv2d", "batch_norm"):
+            attrs |= {"bias": True} if host.op.kind == "conv2d" else {}
+        elif node.op.kind == "activation" and host.op.kind in CARRIERS:
+            attrs |= dict(node.op.attrs)
+        else:
             continue
-        attrs = dict(host.op.attrs) | ({"bias": True} if host.op.kind == "conv2d" else {})
         op = make_op(
             host.op.kind, host.op.inputs, host.op.output, activation=node.op.activation,
             constants=host.op.constants, **attrs,

@@ -7,9 +7,15 @@ Dong and Yang, ICLR 2020, arXiv 2001.00326, section 2.1.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
+from chipfit.blocks.edge_sum import EdgeSum, EmptyNode
+from chipfit.blocks.registry import create_block
+from chipfit.blocks.relu_conv_bn import ReLUConvBN
+from chipfit.blocks.skip import is_absent
 from chipfit.errors import BadInput
 from chipfit.nets.registry import register_net
 
@@ -24,35 +30,26 @@ BEST = (
 )
 
 
-class ReLUConvBN(nn.Sequential):
-    """ReLU, convolution without bias, batch norm."""
+#: Block and options of each operation.
+OPERATIONS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "none": ("none", {}),
+    "skip_connect": ("skip", {}),
+    "nor_conv_1x1": ("relu_conv_bn", {"kernel": 1}),
+    "nor_conv_3x3": ("relu_conv_bn", {"kernel": 3}),
+    "avg_pool_3x3": ("pool", {"kind": "avg"}),
+}
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
-        super().__init__(
-            nn.ReLU(),
-            nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
-            nn.BatchNorm2d(out_channels),
-        )
 
-
-def operation(name: str, channels: int) -> nn.Module | None:
-    """Return the module of an edge; ``None`` for the edge that is not there.
+def operation(name: str, channels: int) -> nn.Module:
+    """Return the module of an edge.
 
     Raises:
         BadInput: There is no such operation.
     """
-    if name == "none":
-        return None
-    if name == "skip_connect":
-        return nn.Identity()
-    if name == "avg_pool_3x3":
-        return nn.AvgPool2d(3, 1, 1, count_include_pad=False)
-    if name in ("nor_conv_1x1", "nor_conv_3x3"):
-        return ReLUConvBN(channels, channels, int(name[-1]))
-    raise BadInput(
-        f"unknown operation {name!r} of a cell",
-        "known: none, skip_connect, nor_conv_1x1, nor_conv_3x3, avg_pool_3x3",
-    )
+    if name not in OPERATIONS:
+        raise BadInput(f"unknown operation {name!r} of a cell", f"known: {', '.join(OPERATIONS)}")
+    block, options = OPERATIONS[name]
+    return create_block(block, channels, channels, **options)
 
 
 def read_cell(text: str) -> tuple[tuple[str, ...], ...]:
@@ -73,6 +70,8 @@ def read_cell(text: str) -> tuple[tuple[str, ...], ...]:
 class Cell(nn.Module):
     """Node ``j`` is the sum of an operation on every node before it; the last one is the output.
 
+    Edges are modules ``edges.0-1`` and so on; those of the block ``none`` are left out.
+
     Args:
         operations: By node from 1, the operations on the nodes before it.
         channels: Of every node.
@@ -80,27 +79,28 @@ class Cell(nn.Module):
 
     def __init__(self, operations: tuple[tuple[str, ...], ...], channels: int) -> None:
         super().__init__()
+        self.channels = channels
         self.edges = nn.ModuleDict()
+        self.sums = nn.ModuleDict()
         for node, names in enumerate(operations, 1):
+            self.sums[str(node)] = EdgeSum()
             for source, name in enumerate(names):
-                module = operation(name, channels)
-                if module is not None:
-                    self.edges[f"{source}-{node}"] = module
+                self.edges[f"{source}-{node}"] = operation(name, channels)
         self.nodes = len(operations) + 1
+        self.zero = EmptyNode()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to the same shape; zeros where no edge leads to the last node."""
         values: list[Tensor | None] = [x]
         for node in range(1, self.nodes):
-            total: Tensor | None = None
+            terms = []
             for source in range(node):
-                value, name = values[source], f"{source}-{node}"
-                if value is not None and name in self.edges:
-                    term = self.edges[name](value)
-                    total = term if total is None else total + term
-            values.append(total)
+                value, edge = values[source], self.edges[f"{source}-{node}"]
+                if value is not None and not is_absent(edge):
+                    terms.append(edge(value))
+            values.append(self.sums[str(node)](terms) if terms else None)
         result = values[-1]
-        return x * 0.0 if result is None else result
+        return self.zero(x) if result is None else result
 
 
 class Reduction(nn.Module):
@@ -111,8 +111,8 @@ class Reduction(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv_a = ReLUConvBN(in_channels, out_channels, 3, 2)
-        self.conv_b = ReLUConvBN(out_channels, out_channels, 3)
+        self.conv_a = ReLUConvBN(in_channels, out_channels, 2, kernel=3)
+        self.conv_b = ReLUConvBN(out_channels, out_channels, kernel=3)
         self.downsample = nn.Sequential(
             nn.AvgPool2d(2, 2), nn.Conv2d(in_channels, out_channels, 1, bias=False)
         )

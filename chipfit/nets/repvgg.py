@@ -6,6 +6,8 @@ Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021, arXiv 2
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from chipfit.blocks.rep_vgg_block import RepVGGBlock
@@ -18,7 +20,7 @@ REPVGG_A0 = ((48, 1), (48, 2), (96, 4), (192, 14), (1280, 1))
 
 
 class RepVGG(nn.Module):
-    """Five stages of :class:`RepVGGBlock`, average pooling and a classifier.
+    """Stages of :class:`RepVGGBlock`, average pooling and a classifier.
 
     Parameter names are the authors'.
 
@@ -28,6 +30,9 @@ class RepVGG(nn.Module):
         input_shape: ``(1, C, H, W)``.
         deploy: One convolution a block; otherwise the branches.
     """
+
+    #: Block of every place; subclasses take another one with ``deploy`` and ``deployed()``.
+    block: ClassVar[type[nn.Module]] = RepVGGBlock
 
     def __init__(
         self,
@@ -43,7 +48,7 @@ class RepVGG(nn.Module):
             blocks: list[nn.Module] = []
             for index in range(repeats):
                 stride = 2 if index == 0 else 1
-                blocks.append(RepVGGBlock(channels, out, stride, deploy=deploy))
+                blocks.append(self.block(channels, out, stride, deploy=deploy))
                 channels = out
             # The first stage is a single block without an index in its parameters' names.
             stage = blocks[0] if number == 0 else nn.Sequential(*blocks)
@@ -62,8 +67,8 @@ class RepVGG(nn.Module):
         """Merge the branches of every block in place; outputs in evaluation mode stay equal."""
         for parent in list(self.modules()):
             for name, child in list(parent.named_children()):
-                if isinstance(child, RepVGGBlock):
-                    setattr(parent, name, child.deployed())
+                if isinstance(child, self.block):
+                    setattr(parent, name, child.deployed())  # type: ignore[operator]
         return self
 
 

@@ -85,7 +85,8 @@ class Swap:
                 "replay edits on the class and the arguments they were made for",
             ) from error
         new = self.build().train(old.training)
-        like = next(old.parameters(), None)
+        # What holds no parameters, an identity, is where the network is.
+        like = next(old.parameters(), next(net.parameters(), None))
         if like is not None:
             new = new.to(device=like.device, dtype=like.dtype)
         net.set_submodule(self.module, new)

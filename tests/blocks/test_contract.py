@@ -26,6 +26,9 @@ CASES = [
     ("dbb", {}),
     ("dbb", {"kernel": 5, "branches": ["kxk", "1x1-avg"], "act": "hardswish"}),
     ("dbb", {"deploy": True, "act": "none"}),
+    ("dil_conv", {}),
+    ("dil_conv", {"kernel": 5, "dilation": 1}),
+    ("factorised_reduce", {}),
     ("fused_inverted_residual", {}),
     ("fused_inverted_residual", {"hidden": 20, "kernel": 5, "same_size": SIZE, "act": "silu"}),
     ("fused_inverted_residual", {"expansion": 2, "squeeze_excite": 0.25, "gate": "sigmoid"}),
@@ -36,21 +39,36 @@ CASES = [
     ("ghost_conv", {}),
     ("ghost_conv", {"kernel": 3, "ratio": 3, "cheap_kernel": 5, "act": "none"}),
     ("ghost_conv", {"ratio": 1}),
+    ("grouped_inverted_residual", {}),
+    ("grouped_inverted_residual", {"groups": 4, "expansion": 3, "kernel": 5, "same_size": SIZE}),
+    ("grouped_inverted_residual", {"groups": 1, "hidden": 20, "act": "hardswish"}),
     ("inverted_residual", {}),
     ("inverted_residual", {"expansion": 1.5, "kernel": 7, "squeeze_excite": 0.25, "act": "relu"}),
     ("inverted_residual", {"hidden": 16, "same_size": SIZE, "squeeze_excite": 0.5,
                            "gate": "sigmoid", "act": "hardswish"}),
+    ("none", {}),
+    ("pool", {}),
+    ("pool", {"kind": "max", "kernel": 5}),
     ("pre_activation_conv", {}),
     ("pre_activation_conv", {"hidden": 8, "act": "relu6", "same_size": SIZE}),
     ("pre_activation_conv", {"collapsible": 20, "kernel": 5, "same_size": SIZE}),
     ("pre_activation_conv", {"collapsible": 20, "hidden": 8}),
     ("regnet_x_block", {"group_width": 8}),
+    ("relu_conv_bn", {}),
+    ("relu_conv_bn", {"kernel": 3}),
+    ("rep_branches", {}),
+    ("rep_branches", {"branches": ["1x1-3x3", "3x1"], "act": "hardswish"}),
+    ("rep_branches", {"deploy": True, "act": "none"}),
+    ("rep_branches", {"deploy": True, "norm": True}),
     ("rep_vgg_block", {}),
     ("rep_vgg_block", {"deploy": False}),
+    ("sep_conv", {}),
+    ("sep_conv", {"kernel": 5}),
+    ("skip", {}),
 ]  # fmt: skip
-#: Blocks that refuse to change channels or size.
-SHAPE_KEEPING = {"convnext_block"}
 SHAPES = [(16, 16, 1), (16, 16, 2), (16, 24, 1)]
+#: Shapes that blocks refuse to make.
+REFUSED = {"convnext_block": SHAPES[1:], "pool": SHAPES[2:], "skip": SHAPES[1:]}
 
 
 def label(case):
@@ -58,7 +76,7 @@ def label(case):
 
 
 def fitting(name):
-    return [s for s in SHAPES if name not in SHAPE_KEEPING or s == (16, 16, 1)]
+    return [shape for shape in SHAPES if shape not in REFUSED.get(name, [])]
 
 
 BUILT = [
@@ -129,7 +147,7 @@ def test_shapes_are_halved_upwards_and_evaluation_repeats(name, options, into, o
 @pytest.mark.parametrize(("name", "options", "into", "out", "stride"), BUILT)
 def test_gradients_reach_every_parameter(name, options, into, out, stride):
     block = block_of(name, options, into, out, stride).double()
-    x = torch.randn(3, into, *SIZE, dtype=torch.float64)
+    x = torch.randn(3, into, *SIZE, dtype=torch.float64, requires_grad=True)
     y = block(x)
     (y * torch.randn_like(y)).sum().backward()
     for key, parameter in block.named_parameters():
@@ -183,10 +201,11 @@ def test_options_that_it_does_not_have_are_refused(entry):
         create_block(entry.name, 16, 16, swish=3)
 
 
-@pytest.mark.parametrize("name", sorted(SHAPE_KEEPING))
-@pytest.mark.parametrize(("into", "out", "stride"), SHAPES[1:])
+@pytest.mark.parametrize(
+    ("name", "into", "out", "stride"), [(name, *s) for name in REFUSED for s in REFUSED[name]]
+)
 def test_shapes_that_it_cannot_make_are_refused(name, into, out, stride):
-    with pytest.raises(BadInput, match="keeps its shape"):
+    with pytest.raises(BadInput, match="keeps? (its|the) (shape|channels)"):
         create_block(name, into, out, stride)
 
 
@@ -201,16 +220,29 @@ def test_shapes_that_it_cannot_make_are_refused(name, into, out, stride):
         ("dbb", {"branches": ["kxk", "kxk"]}, "branches"),
         ("dbb", {"branches": ["1x3"]}, "1x3"),
         ("dbb", {"act": "swosh"}, "swosh"),
+        ("dil_conv", {"kernel": 2}, "kernel=2"),
+        ("dil_conv", {"dilation": 0}, "dilation=0"),
         ("fused_inverted_residual", {"hidden": 8, "expansion": 2}, "twice"),
         ("g_ghost_stage", {"depth": 2}, "at least 3"),
         ("g_ghost_stage", {"group_width": 64}, "leaves 0 channels"),
         ("g_ghost_stage", {"cheap_ratio": 0.0, "group_width": 6}, "cheap_ratio"),
         ("ghost_conv", {"ratio": 0}, "ratio=0"),
+        ("grouped_inverted_residual", {"groups": 3}, "groups=3"),
+        ("grouped_inverted_residual", {"hidden": 8, "expansion": 2}, "twice"),
         ("inverted_residual", {"hidden": 0}, "hidden"),
         ("inverted_residual", {"expansion": -1}, "hidden"),
         ("inverted_residual", {"squeeze_excite": 2.0}, "squeeze_excite"),
         ("inverted_residual", {"squeeze_excite": 0.25, "gate": "tanh"}, "tanh"),
+        ("pool", {"kind": "median"}, "median"),
+        ("pool", {"kernel": 2}, "kernel=2"),
         ("regnet_x_block", {"group_width": 5}, "divide"),
+        ("rep_branches", {"branches": []}, "branches"),
+        ("rep_branches", {"branches": ["3x3", "3x3"]}, "branches"),
+        ("rep_branches", {"branches": ["5x5"]}, "5x5"),
+        ("rep_branches", {"act": "swosh"}, "swosh"),
+        ("rep_branches", {"norm": True}, "norm"),
+        ("relu_conv_bn", {"kernel": 4}, "kernel=4"),
+        ("sep_conv", {"kernel": 6}, "kernel=6"),
     ],
 )
 def test_values_that_it_cannot_take_are_refused(name, options, message):

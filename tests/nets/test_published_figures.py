@@ -42,12 +42,15 @@ VARIANTS = {
     "ran_i_base:width_multiple=8": (52_925_048, 8513),
     "ran_i_small:width_multiple=8": (29_097_704, 4527),
     "ran_i_tiny:width_multiple=8": (20_803_368, 3287),
+    "rep_branches_a0:deploy=true": (8_309_384, 1361),
     "repvgg_a0:deploy=false": (9_108_968, 1513),
 }
 #: Networks of our own, of free choice, or with a formula that a test of their own checks.
 ELSEWHERE = {
-    "nas_bench_201", "ran_e", "tiny_mobilenet_v2",
-    "sesr_m3", "sesr_m5", "sesr_m7", "sesr_m11", "sesr_xl",
+    "darts_space", "nas_bench_201", "nas_bench_201_space", "ran_e", "tiny_mobilenet_v2",
+    "rep_branches_a0", "tiny_rep_branches",
+    "fbnet_space", "gpunet_space", "padnas_basic_space", "padnas_large_space",
+    "proxylessnas_space", "sesr_m3", "sesr_m5", "sesr_m7", "sesr_m11", "sesr_xl",
 }  # fmt: skip
 
 
