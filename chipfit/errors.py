@@ -97,6 +97,10 @@ class RunMismatch(ChipfitError):
     """A run directory was started with other settings."""
 
 
+class LostProcess(ChipfitError):
+    """Another process that shared the work is gone."""
+
+
 class StorageError(ChipfitError):
     """The run directory cannot be read or written, for instance because the disk is full."""
 

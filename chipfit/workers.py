@@ -99,6 +99,7 @@ class WorkerPool:
     def _start(self) -> None:
         self._closed = False
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+        environment.pop("WORLD_SIZE", None)  # workers are none of the processes of torchrun
         for _ in range(self.count):
             process = subprocess.Popen(
                 [sys.executable, "-m", "chipfit.worker"],

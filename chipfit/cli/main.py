@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from chipfit import __version__, interrupts
+from chipfit import __version__, interrupts, ranks
 from chipfit.cli.collapse import collapse_command
 from chipfit.cli.compare import compare_command
 from chipfit.cli.console import Terminal, only_documents
@@ -40,6 +40,7 @@ for _command in (
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command; every failure ends in a message, a hint and an exit code of its kind."""
+    ranks.follow()
     arguments = sys.argv[1:] if arguments is None else arguments
     terminal = Terminal(as_json="--json" in arguments)
     interrupts.watch()

@@ -12,9 +12,11 @@ from typing import Any
 
 from torch import nn
 
+from chipfit import ranks
 from chipfit.cost.budget import Budget
 from chipfit.cost.location import default_table_path
 from chipfit.cost.table import CostTable
+from chipfit.errors import BadInput
 from chipfit.flow.calibration import calibration_factor
 from chipfit.flow.data import open_task
 from chipfit.flow.network import load_network
@@ -46,6 +48,9 @@ def fit(
 
     Calling it again with the same ``run`` continues where it stopped, whatever stopped it.
 
+    Under ``torchrun`` only the first process returns from this; the others take their share of a
+    search on a supernet and exit with the first (:mod:`chipfit.ranks`).
+
     Args:
         net: A name of the zoo, ``timm:NAME``, ``file.py:factory``, or a trained module.
         target: A name from ``chipfit targets``, or a target.
@@ -64,12 +69,18 @@ def fit(
         RunMismatch: ``run`` holds a run of other settings.
         UnsupportedOp: The target cannot run the network.
     """
+    ranks.follow()
     say = progress or (lambda line: None)
     chosen = read_settings(settings)
     task_spec = task if isinstance(task, str) else None
     task = open_task(task, chosen.input_shape)
     target = create(target) if isinstance(target, str) else target
     method: Method = METHODS.get(chosen.method).value()
+    if ranks.current() is not None and not getattr(method, "many_processes", False):
+        raise BadInput(
+            f"{chosen.method} searches in one process, and torchrun started several",
+            "start it without torchrun; --workers says how many processes it may start itself",
+        )
     options = method_options(method, chosen)
     if isinstance(net, nn.Module):
         net = copy.deepcopy(net)  # what the user holds in his hands is not trained behind his back

@@ -74,12 +74,30 @@ def method_options(method: Method, chosen: Settings) -> dict[str, Any]:
 
     Raises:
         UnknownName: The method has no such option.
+        BadInput: A value is of another kind than the option's default.
     """
     given = dict(chosen.method_options or {})
-    for name in given:
+    for name, value in given.items():
         if name not in method.defaults:
             raise UnknownName(f"option of {chosen.method}", name, method.defaults)
+        given[name] = _of_kind(f"{chosen.method}: {name}", value, method.defaults[name])
     return {**method.defaults, **given}
+
+
+def _of_kind(name: str, value: Any, default: Any) -> Any:
+    """Return a value as the kind of its default; one value stands for a tuple of one."""
+    if isinstance(default, tuple):
+        return tuple(value) if isinstance(value, list | tuple) else (value,)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = {
+        bool: isinstance(value, bool),
+        int: number and float(value).is_integer(),
+        float: number,
+        str: isinstance(value, str),
+    }
+    if not fits.get(type(default), True):
+        raise BadInput(f"{name}={value!r} is no {type(default).__name__}", f"as in {default!r}")
+    return type(default)(value) if number else value
 
 
 def run_config(

@@ -103,6 +103,19 @@ class Task(ABC):
     def test_reads(self) -> int:
         """How often the test split was read in this process."""
 
+    def halves(self, seed: int) -> tuple[Task, Task]:
+        """Return two tasks that share the training data: no image is in both.
+
+        Searches train weights on the first and architecture parameters on the second. By default
+        the batches of one epoch, in the order of ``seed``, go to them in turn.
+
+        Args:
+            seed: Decides which image goes where.
+        """
+        from chipfit.tasks.wrapped import EveryOther
+
+        return EveryOther(self, 0, seed), EveryOther(self, 1, seed)
+
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the network's outputs for ``batch``."""
         return model(batch.inputs)

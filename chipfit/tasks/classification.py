@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -65,6 +66,19 @@ class Classification(Task):
     def test_reads(self) -> int:
         """How often the test split was read in this process."""
         return self.data.test_reads
+
+    def halves(self, seed: int) -> tuple[Task, Task]:
+        """Return two tasks on one half of the training images each, shuffled anew every epoch."""
+        order = torch.randperm(len(self.train_indices), generator=generator(seed)).numpy()
+        middle = (len(order) + 1) // 2
+        found: list[Task] = []
+        for part in (order[:middle], order[middle:]):
+            half = copy.copy(self)
+            half.train_indices = np.sort(self.train_indices[part])
+            # Copies of a task without origin travel with their arrays.
+            half._origin = None if self._origin is None else (_half, (self, seed, len(found)))
+            found.append(half)
+        return found[0], found[1]
 
     def normalise(self, images: Tensor) -> Tensor:
         """Map images ``(N, C, H, W)``, uint8, to network inputs, float32."""
@@ -218,3 +232,7 @@ def _again(
         augmentation=augmentation,
         recipe=recipe,
     )
+
+
+def _half(task: Classification, seed: int, which: int) -> Task:
+    return task.halves(seed)[which]
