@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from chipfit.files import read_state, write_state
@@ -19,6 +17,7 @@ from chipfit.methods.ran_e_inherit import inherit
 from chipfit.methods.ran_e_options import BlockOption
 from chipfit.supernet.gated_network import GatedNetwork
 from chipfit.tasks.base import Batch, Task
+from chipfit.tasks.wrapped import WrappedTask
 from chipfit.train.batchnorm import recalibrate_batchnorm
 from chipfit.train.jobs import Bench, TuneJob, tune
 from chipfit.train.recipe import Recipe
@@ -29,7 +28,7 @@ BATCHES, BATCH = 8, 64
 DISTILLATION = 0.5
 
 
-class GatedTask(Task):
+class GatedTask(WrappedTask):
     """A task whose loss also holds what the constraints of a gated network add to it.
 
     Args:
@@ -39,52 +38,13 @@ class GatedTask(Task):
     """
 
     def __init__(self, task: Task, gated: GatedNetwork, share: float = 1.0 - DISTILLATION) -> None:
-        self._task, self._gated, self._share = task, gated, share
-        self.name, self.metric, self.recipe = task.name, task.metric, task.recipe
-        self.higher_is_better, self.input_shape = task.higher_is_better, task.input_shape
-        self.num_classes = task.num_classes
-
-    def steps_per_epoch(self, batch_size: int) -> int:
-        """Return how many batches an epoch has."""
-        return self._task.steps_per_epoch(batch_size)
-
-    def train_batches(
-        self, batch_size: int, seed: int, epoch: int, *, start: int = 0, augment: bool = True
-    ) -> Iterator[Batch]:
-        """Yield the task's own batches."""
-        return self._task.train_batches(batch_size, seed, epoch, start=start, augment=augment)
+        super().__init__(task)
+        self._gated, self._share = gated, share
 
     def criterion(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         """Return the task's loss and the penalty of the constraints."""
-        loss = self._task.criterion(outputs, batch, label_smoothing)
+        loss = super().criterion(outputs, batch, label_smoothing)
         return loss + self._gated.penalty().to(loss.dtype) / self._share
-
-    def evaluate(
-        self, model: Callable[[Tensor], Tensor], split: str = "val", limit: int | None = None
-    ) -> dict[str, float]:
-        """Return the task's metrics."""
-        return self._task.evaluate(model, split, limit)
-
-    def calibration_batches(self, count: int, batch_size: int = 1) -> list[Tensor]:
-        """Return the task's calibration batches."""
-        return self._task.calibration_batches(count, batch_size)
-
-    def test_arrays(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return the task's test split."""
-        return self._task.test_arrays()
-
-    @property
-    def test_reads(self) -> int:
-        """How often the task's test split was read."""
-        return self._task.test_reads
-
-    def forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the outputs of ``model`` as the task asks for them."""
-        return self._task.forward(model, batch)
-
-    def distillation(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-        """Return the task's distillation loss."""
-        return self._task.distillation(student, teacher, temperature)
 
 
 def gate_recipe(recipe: Recipe, epochs: float, steps: int, learning_rate: float) -> Recipe:

@@ -14,8 +14,8 @@ from chipfit.cost.cost import Cost
 from chipfit.errors import BadInput, InfeasibleBudget
 from chipfit.graph.blocks import ActivatedBlock, find_blocks, require_blocks
 from chipfit.methods.base import Problem
+from chipfit.methods.derive import best_within, cheapest_within_reach
 from chipfit.methods.ran_e_costs import PatternCosts
-from chipfit.methods.ran_e_derive import best_within, cheapest_within_reach
 from chipfit.methods.ran_e_options import BlockOption, block_options
 from chipfit.methods.reach import cost_text
 

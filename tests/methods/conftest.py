@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 import torch
 
@@ -13,11 +15,22 @@ from chipfit.workers import WorkerPool
 
 
 @pytest.fixture(scope="session")
-def digits():
+def trained():
+    """Return a network of the zoo by name, trained on digits, and the task; each is made once."""
     task = cf.tasks.classification("digits")
-    net = cf.nets.create("tiny_mobilenet_v2", num_classes=10, input_shape=task.input_shape)
-    fit_model(net, task, task.recipe.replace(epochs=2), seed=0)
-    return net.eval(), task
+
+    @functools.cache
+    def make(name):
+        net = cf.nets.create(name, num_classes=10, input_shape=task.input_shape)
+        fit_model(net, task, task.recipe.replace(epochs=2), seed=0)
+        return net.eval(), task
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def digits(trained):
+    return trained("tiny_mobilenet_v2")
 
 
 @pytest.fixture(scope="session")
@@ -27,12 +40,14 @@ def prices(tmp_path_factory):
 
 
 @pytest.fixture
-def problem(digits, prices, tmp_path):
+def problem(trained, prices, tmp_path):
     """Build a problem: ``problem("ethos-u55-128", {"latency_ms": 0.7}, steps=3)``."""
-    net, task = digits
     pools = []
 
-    def build(target_name, fractions, workers=1, seed=0, keep=(), **options):
+    def build(
+        target_name, fractions, workers=1, seed=0, keep=(), net_name="tiny_mobilenet_v2", **options
+    ):
+        net, task = trained(net_name)
         target = cf.target(target_name)
         example = torch.zeros(task.input_shape)
         cost = target.cost(trace(net, example)).total

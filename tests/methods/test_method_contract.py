@@ -19,7 +19,37 @@ QUICK = {
         "search_steps": 2, "steps": 1, "proposals": 1, "short_steps": 2, "val_images": 50,
     },
     "ran-i": {"budgets": 1, "val_images": 20, "step": 8, "non_linear_units": 0.5},
+    "repnas": {"steps": 4, "val_images": 50},
+    "darts": {
+        "search_steps": 4, "batch_size": 16, "val_images": 50, "proposals": 2, "order": 2,
+    },
+    "fbnet": {"search_steps": 4, "batch_size": 16, "val_images": 50, "proposals": 2},
+    "padnas": {
+        "search_steps": 4, "batch_size": 16, "val_images": 20, "proposals": 2, "population": 4,
+        "generations": 2, "evolution_images": 20, "phases": (1.0, 1.0),
+    },
+    "proxylessnas": {"search_steps": 4, "batch_size": 16, "val_images": 50, "proposals": 2},
+    "prunet": {
+        "search_steps": 5, "batch_size": 16, "val_images": 50, "proposals": 2, "warmup": 0.0,
+        "architecture_rate": 0.5, "expansions": (2.0, 3.0, 6.0),
+    },
+    "rarts": {"search_steps": 4, "batch_size": 16, "val_images": 50, "proposals": 2},
 }  # fmt: skip
+#: Networks that a method needs, where the usual one holds nothing that it could decide.
+NETS = {"repnas": "tiny_rep_branches"}
+#: A value of an option that each method refuses.
+WRONG = {
+    "netadapt": {"selection": "luck"},
+    "ran-e": {"steps": 0},
+    "ran-i": {"rule": "luck"},
+    "repnas": {"shares": (0.0,)},
+    "darts": {"order": 3},
+    "fbnet": {"levels": 0},
+    "padnas": {"phases": (1.0, 0.0)},
+    "proxylessnas": {"update": "luck"},
+    "prunet": {"move_start": 0.4},
+    "rarts": {"coupling": 0.0},
+}
 NAMES = [entry.name for entry in METHODS]
 
 
@@ -28,7 +58,8 @@ def asked(problem):
     """Build the same small problem for any method."""
 
     def build(name, fraction=0.8, seed=0, **options):
-        found, run = problem("analytic", {"macs": fraction}, seed=seed)
+        net = NETS.get(name, "tiny_mobilenet_v2")
+        found, run = problem("analytic", {"macs": fraction}, seed=seed, net_name=net)
         return replace(found, options={**QUICK[name], **options}), run
 
     return build
@@ -42,7 +73,7 @@ def decided(candidates, folder):
 
 
 def test_every_method_is_tested_here():
-    assert set(NAMES) == set(QUICK)
+    assert set(NAMES) == set(QUICK) == set(WRONG)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -92,8 +123,7 @@ def test_what_cannot_be_met_is_refused_before_any_work(asked, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_wrong_values_of_options_are_refused(asked, name):
     method = METHODS.get(name).value()
-    wrong = {"netadapt": {"selection": "luck"}, "ran-e": {"steps": 0}, "ran-i": {"rule": "luck"}}
-    problem, _ = asked(name, **wrong[name])
+    problem, _ = asked(name, **WRONG[name])
     with pytest.raises(ChipfitError):
         method.check(problem)
 

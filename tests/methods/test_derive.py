@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from chipfit.methods import ran_e_derive
-from chipfit.methods.ran_e_derive import best_within, cheapest_within_reach
+from chipfit.methods import derive
+from chipfit.methods.derive import best_within, cheapest_within_reach
 
 SIZES = (2, 3, 4, 2, 3)
 
@@ -41,7 +41,7 @@ def test_too_many_to_enumerate_are_searched_and_stay_within(seed, monkeypatch):
     scores, costs, every, value = _problem(seed)
     limits = {"a": float(np.quantile(costs["a"](every), 0.3)), "b": 5.0}
     inside = (costs["a"](every) <= limits["a"]) & (costs["b"](every) <= limits["b"])
-    monkeypatch.setattr(ran_e_derive, "ENUMERATED", 10)
+    monkeypatch.setattr(derive, "ENUMERATED", 10)
     found = best_within(scores, costs, limits)
     assert len(found) == 1
     assert costs["a"](found)[0] <= limits["a"]
@@ -69,6 +69,6 @@ def test_the_cheapest_pattern_is_found(monkeypatch):
         _, costs, every, _ = _problem(seed)
         lowest = costs["a"](every).min()
         assert costs["a"](cheapest_within_reach(SIZES, costs["a"])[None])[0] == lowest
-    monkeypatch.setattr(ran_e_derive, "ENUMERATED", 10)
+    monkeypatch.setattr(derive, "ENUMERATED", 10)
     found = costs["a"](cheapest_within_reach(SIZES, costs["a"])[None])[0]
     assert found <= np.quantile(costs["a"](every), 0.02)
