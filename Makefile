@@ -21,9 +21,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/python examples/demo.py
 
-# Arguments go to pytest: make test ARGS="-k journal".
+# A process a core, each file in one of them. Arguments go to pytest: make test ARGS="-k journal".
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 bench: setup
 	$(BIN)/python -m benchmarks.run

@@ -5,7 +5,8 @@ import sys
 import pytest
 
 HEAVY = ["onnx", "onnxruntime", "ethosu", "ai_edge_litert", "tflite_micro", "flatbuffers",
-         "matplotlib", "torch_pruning", "scipy", "PIL", "timm", "torchvision"]  # fmt: skip
+         "matplotlib", "torch_pruning", "scipy", "PIL", "timm", "torchvision",
+         "tensorboard"]  # fmt: skip
 
 
 def _imported(statement):

@@ -4,30 +4,47 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from chipfit.cli.console import Terminal
 from chipfit.cli.look import json_option
+from chipfit.errors import BadInput
 
 
 @click.command("report")
 @click.argument("run", type=click.Path(path_type=Path))
+@click.option("--tensorboard", "events", metavar="DIR", type=click.Path(path_type=Path),
+              help="Also write the search as TensorBoard event files into DIR.")  # fmt: skip
+@click.option("--follow", is_flag=True, help="With --tensorboard: until the run has finished.")
 @json_option
-def report_command(run: Path, as_json: bool) -> None:
+def report_command(run: Path, events: Path | None, follow: bool, as_json: bool) -> None:
     """Write RUN/report.html again, and print the family."""
     from chipfit.flow.result import open_run
-    from chipfit.report.table import family_table
-    from chipfit.report.write import write_report
+    from chipfit.report import family_table, read_run, search_facts, write_report
+    from chipfit.report.search_facts import search_lines
+    from chipfit.report.tensorboard import follow_tensorboard, write_tensorboard
 
     terminal = Terminal(as_json)
+    if follow and events is None:
+        raise BadInput("--follow needs --tensorboard", "say where: --tensorboard DIR")
+    if events is not None:
+        (follow_tensorboard if follow else write_tensorboard)(run, events)
     result = open_run(run)
     path = write_report(run)
+    data = read_run(run)
     if as_json:
-        terminal.document({**result.to_json(), "report": str(path)})
+        more: dict[str, Any] = {"searches": search_facts(data)} if data.journal.searches else {}
+        more |= {"tensorboard": str(events)} if events is not None else {}
+        terminal.document({**result.to_json(), "report": str(path), **more})
         return
     terminal.out.print(family_table(run, format="rich"), soft_wrap=True)
+    for line in search_lines(data):
+        terminal.say(line)
     terminal.out.print(f"report: {path}")
+    if events is not None:
+        terminal.say(f"event files: tensorboard --logdir {events}")
 
 
 @click.command("export")

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from chipfit.report.search import Search
+
 ORIGINAL = "original"
 
 
@@ -159,7 +161,8 @@ class Journal:
 
     ``unreadable_lines`` counts damaged lines before the last; a half-written last line is normal
     after an interruption and is not counted. ``limits`` is the budget in absolute figures, where
-    the run has worked it out.
+    the run has worked it out. ``searches`` are those on supernets, in the order they began;
+    ``started_s`` is when the run was started, in seconds of Unix time.
     """
 
     proposals: tuple[Proposal, ...] = ()
@@ -168,6 +171,8 @@ class Journal:
     finished: bool = False
     unreadable_lines: int = 0
     limits: Mapping[str, float] = field(default_factory=dict)
+    searches: tuple[Search, ...] = ()
+    started_s: float | None = None
 
 
 @dataclass(frozen=True)

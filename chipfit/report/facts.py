@@ -25,7 +25,7 @@ def stages(run: RunData) -> str:
         f'<tr><th scope="row">{escape(s.name)}'
         + (f' <span class="unit">in {s.times} parts</span>' if s.times > 1 else "")
         + f'</th><td class="bar">{_bar((s.seconds or 0.0) / longest)}</td>'
-        f'<td class="num">{_seconds(s.seconds)}</td>'
+        f'<td class="num">{duration(s.seconds)}</td>'
         f'<td class="num">{escape(show(s.peak_rss_bytes, memory))}</td></tr>'
         for s in items
     )
@@ -36,7 +36,7 @@ def stages(run: RunData) -> str:
         '<th scope="col"><span class="hidden">Share</span></th>'
         '<th scope="col" class="num">Time</th><th scope="col" class="num">Peak memory</th></tr>'
         f'</thead><tbody>{rows}</tbody><tfoot><tr><th scope="row">Total</th><td></td>'
-        f'<td class="num">{_seconds(sum(known) if known else None)}</td>'
+        f'<td class="num">{duration(sum(known) if known else None)}</td>'
         f'<td class="num">{escape(show(peak, memory))}</td></tr></tfoot></table></div>'
     )
 
@@ -49,7 +49,8 @@ def _bar(share: float) -> str:
     )
 
 
-def _seconds(value: float | None) -> str:
+def duration(value: float | None) -> str:
+    """Write a time in seconds as people say it; ``None`` is a dash."""
     if value is None:
         return UNKNOWN
     if value < 60:

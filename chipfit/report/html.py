@@ -9,14 +9,14 @@ import re
 from html import escape
 from importlib.resources import files
 
-from chipfit.report import facts, sections
+from chipfit.report import facts, search_page, sections
 from chipfit.report.data import RunData
 from chipfit.report.view import embed, view
 
 #: Parts of the script, in order; they share one scope.
 SCRIPTS = (
     "format.js", "dom.js", "chart.js", "front.js", "member.js", "bars.js", "trajectory.js",
-    "report.js",
+    "search.js", "report.js",
 )  # fmt: skip
 
 
@@ -43,6 +43,7 @@ def render(run: RunData) -> str:
         "data": embed(view(run)),
         "headline": sections.headline(run),
         "family": sections.family(run),
+        "searches": search_page.searches(run),
         "stages": facts.stages(run),
         "settings": facts.settings(run),
         "footer": facts.footer(run),

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read ``journal.jsonl``: proposals, kept steps and stages, tolerant of interruptions."""
+"""Read ``journal.jsonl``: proposals, kept steps, searches and stages, despite interruptions."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from chipfit.errors import StorageError
 from chipfit.report.data import Journal, Proposal, Stage, Step
+from chipfit.report.finite import finite, finite_numbers
+from chipfit.report.search_journal import read_searches
 
 
 def read_journal(path: Path) -> Journal:
@@ -30,18 +31,18 @@ def read_journal(path: Path) -> Journal:
     for event in events:
         kind = event.get("event")
         if kind == "budget":
-            limits = _numbers(event.get("limits")) or limits
+            limits = finite_numbers(event.get("limits")) or limits
         elif kind == "stage":
             stage = _stage(event)
             stages[stage.name] = _merged(stages.get(stage.name), stage)
-        elif kind in ("proposal", "step") and _number(event.get("step")) is not None:
+        elif kind in ("proposal", "step") and finite(event.get("step")) is not None:
             number, group = int(event["step"]), str(event.get("group") or "?")
             if kind == "proposal":
                 proposal = Proposal(
                     step=number,
                     group=group,
                     width=event.get("width"),
-                    predicted=_numbers(event.get("predicted")),
+                    predicted=finite_numbers(event.get("predicted")),
                     metrics=_metrics(event),
                 )
                 proposals[number, group, str(proposal.width)] = proposal
@@ -50,10 +51,10 @@ def read_journal(path: Path) -> Journal:
                     step=number,
                     group=group,
                     width=event.get("width"),
-                    predicted=_numbers(event.get("predicted")),
-                    compiled=_numbers(event.get("compiled")),
+                    predicted=finite_numbers(event.get("predicted")),
+                    compiled=finite_numbers(event.get("compiled")),
                     metrics=_metrics(event),
-                    budget_ms=_number(event.get("budget_ms")),
+                    budget_ms=finite(event.get("budget_ms")),
                 )
     return Journal(
         proposals=tuple(proposals.values()),
@@ -62,6 +63,10 @@ def read_journal(path: Path) -> Journal:
         finished=any(event.get("event") == "finished" for event in events),
         unreadable_lines=unreadable,
         limits=limits,
+        searches=read_searches(events),
+        started_s=next(
+            (finite(e.get("time")) for e in events if e.get("event") == "started"), None
+        ),
     )
 
 
@@ -91,8 +96,8 @@ def _events(path: Path) -> tuple[list[dict[str, Any]], int]:
 def _stage(event: Mapping[str, Any]) -> Stage:
     return Stage(
         str(event.get("name") or "?"),
-        _number(event.get("seconds")),
-        _number(event.get("peak_rss_bytes")),
+        finite(event.get("seconds")),
+        finite(event.get("peak_rss_bytes")),
     )
 
 
@@ -107,17 +112,4 @@ def _merged(old: Stage | None, new: Stage) -> Stage:
 
 
 def _metrics(event: Mapping[str, Any]) -> dict[str, float]:
-    return _numbers({key: value for key, value in event.items() if key.startswith("val_")})
-
-
-def _numbers(value: Any) -> dict[str, float]:
-    if not isinstance(value, Mapping):
-        return {}
-    found = {key: _number(item) for key, item in value.items()}
-    return {key: number for key, number in found.items() if number is not None}
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return value if math.isfinite(value) else None
+    return finite_numbers({key: value for key, value in event.items() if key.startswith("val_")})

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from chipfit.report.data import ORIGINAL, Change, ExportedFile, Member, Proposal, RunData, Step
 from chipfit.report.front import best, cost_keys, default_axes, front, metric_keys
 from chipfit.report.quantity import quantity
+from chipfit.report.search_page import search_view
 
 _ESCAPES = {
     "<": "\\u003c",
@@ -60,6 +61,7 @@ def view(run: RunData) -> dict[str, Any]:
             }
             for s in run.journal.steps
         ],
+        "searches": search_view(run),
     }
 
 

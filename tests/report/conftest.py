@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any
 import pytest
 
 from chipfit.report import write_report
+from chipfit.runs.candidate import Candidate
+from chipfit.runs.run import Run
+from chipfit.supernet.monitor import collapsed, mean_entropy, skip_share
 
 #: (stride of the block, group of its expansion, group of its output), image 28 x 28.
 BLOCKS = [
@@ -273,3 +277,107 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_run(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes a finished run with other settings."""
     return lambda **config: fill(tmp_path / "other", **config)
+
+
+#: A supernet of four choices; the first has no skip.
+CHOICES = {
+    "blocks.0": ["k3_e1", "k5_e3"],
+    "blocks.1": ["k3_e1", "k3_e3", "k5_e3", "skip"],
+    "blocks.2": ["k3_e1", "k3_e3", "k5_e3", "skip"],
+    "blocks.3": ["k3_e3", "skip"],
+}
+#: Logits that the search ends at.
+DECIDED = {
+    "blocks.0": [2.0, -1.0],
+    "blocks.1": [0.5, 3.0, 1.0, -2.0],
+    "blocks.2": [-1.0, 0.0, 0.5, 2.5],
+    "blocks.3": [1.5, 0.2],
+}
+SEARCH_STEPS = 200
+
+
+def event_of_search(step: int, collapse: bool = False) -> dict[str, Any]:
+    """Return what a method records at ``step`` of :data:`SEARCH_STEPS`, with the true figures."""
+    done = step / SEARCH_STEPS
+    probabilities = {}
+    for choice, logits in DECIDED.items():
+        names = CHOICES[choice]
+        aim = [4.0 * (n == "skip") for n in names] if collapse else logits
+        weights = [math.exp(done * value) for value in aim]
+        if choice == "blocks.1" and done >= 0.5:
+            weights[0] = 0.0
+        probabilities[choice] = [w / sum(weights) for w in weights]
+    return {
+        "method": "fbnet",
+        "step": step,
+        "steps": SEARCH_STEPS,
+        "loss": 2.3 * math.exp(-done) + 0.01 * math.sin(step),
+        "val_loss": 2.4 * math.exp(-0.9 * done),
+        "val_accuracy": 0.1 + 0.6 * done,
+        "expected": {"latency_ms": 0.9 - 0.31 * done, "macs": 5.1e6 - 2e6 * done},
+        "budget": {"latency_ms": 0.6},
+        "entropy": mean_entropy(probabilities),
+        "temperature": 5.0 * 0.2**done,
+        "skip_share": skip_share(probabilities, CHOICES),
+        "seconds": 0.25 * step,
+        "probabilities": probabilities,
+    }
+
+
+def record_search(run: Run, first: int, last: int, collapse: bool = False) -> list[float]:
+    """Record every tenth step as a method does; return the shares of skips."""
+    shares: list[float] = []
+    run.record("supernet", "fbnet/supernet", method="fbnet", choices=CHOICES)
+    for step in range(first, last + 1, 10):
+        event = event_of_search(step, collapse)
+        shares.append(event["skip_share"])
+        event["collapsing"] = collapsed(shares)
+        run.record("search", f"fbnet/search/{step}", **event)
+    return shares
+
+
+@pytest.fixture
+def make_search_run(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that makes a run with a search, through the run's own interface."""
+
+    def make(
+        collapse: bool = False,
+        last: int = SEARCH_STEPS,
+        name: str = "search",
+        finished: bool = True,
+    ) -> Path:
+        config = {"network": "fbnet_tiny", "target": "ethos-u55-128", "method": "fbnet",
+                  "budget": {"latency_ms": 0.6}}  # fmt: skip
+        run = Run.open(tmp_path / name, config)
+        record_search(run, 10, last, collapse)
+        net = Candidate("original", metrics={"val_accuracy": 0.72}, cost={"latency_ms": 0.9})
+        run.save(net)
+        second = {"blocks.0": "k3_e1", "blocks.1": "k5_e3", "blocks.2": "k3_e3", "blocks.3": "skip"}
+        first = {"blocks.0": "k3_e1", "blocks.1": "k3_e3", "blocks.2": "skip", "blocks.3": "k3_e3"}
+        for i, (architecture, accuracy, latency_ms) in enumerate(
+            ((first, 0.71, 0.59), (second, 0.70, 0.55)), start=1
+        ):
+            run.save(
+                Candidate(
+                    f"fbnet-{i}", architecture=architecture, step=i, parent="original",
+                    metrics={"val_accuracy": accuracy}, cost={"latency_ms": latency_ms},
+                )
+            )  # fmt: skip
+        if finished:
+            run.record("finished", "finished")
+        run.close()
+        return run.folder
+
+    return make
+
+
+@pytest.fixture
+def search_run(make_search_run: Callable[..., Path]) -> Path:
+    """A finished run with one search."""
+    return make_search_run()
+
+
+@pytest.fixture
+def search_event() -> Callable[..., dict[str, Any]]:
+    """Return the function that gives what a method records at a step."""
+    return event_of_search

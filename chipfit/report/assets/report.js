@@ -30,6 +30,7 @@ function redraw() {
   const at = members.indexOf(m);
   $("previous").disabled = at <= 0;
   $("next").disabled = at < 0 || at === members.length - 1;
+  drawDerived(m);
 }
 
 function fromHash() {
@@ -119,6 +120,7 @@ setUpCopy();
 state.id = fromHash() || run.best || members[0]?.id || null;
 redraw();
 drawTrajectory();
+drawSearches();
 addEventListener("hashchange", () => { const id = fromHash(); if (id) select(id); });
 let width = innerWidth;
 addEventListener("resize", () => {
@@ -126,4 +128,5 @@ addEventListener("resize", () => {
   width = innerWidth;
   redraw();
   drawTrajectory();
+  drawSearches();
 });
