@@ -16,6 +16,7 @@ from chipfit.files import write_bytes
 from chipfit.flow.finalise import CALIBRATION_IMAGES, file_metric
 from chipfit.graph.capture import capture
 from chipfit.nets import create
+from chipfit.nets.registry import read_options
 from chipfit.scores.non_linear_units import non_linear_units
 from chipfit.targets import Target
 from chipfit.tasks import Task
@@ -80,6 +81,15 @@ def train_alike(task: Task, job: AlikeJob) -> dict[str, Any]:
     }  # fmt: skip
     job.write(found)
     return found
+
+
+def options_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return options of a method that were given as ``name=value``.
+
+    Raises:
+        BadInput: One is malformed.
+    """
+    return read_options("method:" + ",".join(pairs))[1]
 
 
 def network_of(job: AlikeJob, task: Task) -> Any:

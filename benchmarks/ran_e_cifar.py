@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.alike import AlikeJob, network_of, train_all
+from benchmarks.alike import AlikeJob, network_of, options_of, train_all
 from benchmarks.output import Report, command, parser, spread
 from benchmarks.pattern_store import PatternStore
 from benchmarks.pattern_store import Recipe as PatternRecipe
@@ -147,7 +147,9 @@ class Field:
 
     def fitted(self, method: str, options: Mapping[str, Any]) -> Contestant | None:
         """Return what a method makes of the original within the budget, or ``None``."""
-        folder = Path(self.given.store) / f"{method}-{self.target.name}-{self.given.steps}"
+        digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:6]
+        name = f"{method}-{self.target.name}-{self.given.steps}-{digest}"
+        folder = Path(self.given.store) / name
         spec = self.spec(LITE0, self.lite)
         per_epoch = self.task.steps_per_epoch(self.task.recipe.batch_size)
         try:
@@ -181,7 +183,7 @@ class Field:
             one = self.widest(name, pattern, self.ran)
             found.append(Contestant(name, one.spec, (), f"{pattern} {one.how}", one.target))
         found.append(self.widest("uniform width multiplier", LITE0, self.lite))
-        methods = {"netadapt": NETADAPT, "ran-e": RAN_E}
+        methods = {"netadapt": NETADAPT, "ran-e": {**RAN_E, **options_of(self.given.option)}}
         for method in self.given.methods:
             fitted = self.fitted(method, methods[method])
             if fitted is not None:
@@ -228,6 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument(
         "--methods", nargs="*", choices=("netadapt", "ran-e"), default=["netadapt", "ran-e"]
     )
+    flags.add_argument("--option", action="append", default=[], help="name=value, of ran-e")
     flags.add_argument("--store", type=Path, default=Path("runs/ran-e-cifar"))
     flags.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     given = flags.parse_args(argv)

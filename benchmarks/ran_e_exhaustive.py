@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.alike import AlikeJob, train_all
+from benchmarks.alike import AlikeJob, options_of, train_all
 from benchmarks.output import Report, command, parser, percentile, spread
 from chipfit.cli.console import Terminal
 from chipfit.errors import BadInput, InfeasibleBudget
@@ -120,7 +120,7 @@ def decided(
     try:
         fit(
             spec_of((False,) * GATES), target, {"latency_ms": limit_ms}, task.name, run=folder,
-            method="ran-e", method_options={"refine": False, **_options(given.option)},
+            method="ran-e", method_options={"refine": False, **options_of(given.option)},
             seed=seed, epochs=epochs, recovery_epochs=epochs, members=3, workers=given.workers,
             progress=Terminal().progress,
         )  # fmt: skip
@@ -130,12 +130,6 @@ def decided(
     within = [c for c in members if c.cost.get("latency_ms", limit_ms + 1) <= limit_ms]
     best = max(within, key=lambda c: c.metrics["val_accuracy"], default=None)
     return best, len(members)
-
-
-def _options(pairs: Sequence[str]) -> dict[str, Any]:
-    from chipfit.nets.registry import read_options
-
-    return read_options("ran-e:" + ",".join(pairs))[1] if pairs else {}
 
 
 def choice_row(

@@ -54,6 +54,11 @@ QUICK = {
         "--cells", "4", "--band", "3", "--images", "2", "--resamples", "20", "--store",
         "runs/training-free-quick",
     ],
+    "nas_bench_201": [
+        "--operations", "none", "nor_conv_1x1", "--evaluations", "5", "10", "--seeds", "2",
+        "--predict", "2", "--evolution", "4", "2", "--population", "4", "--corner", "50", "--store",
+        "runs/nas-bench-201-quick",
+    ],
     "ran_e_search": [
         "--targets", "ethos-u55-128", "--spaces", "published options", "--floors", "0", "--size",
         "32", "--compilations", "4", "--patience", "4", "--sweeps", "1", "--slack", "0",
@@ -63,9 +68,17 @@ QUICK = {
         "--data", "digits", "--steps", "2", "--patterns", "2", "--repeats", "1", "--budgets",
         "--store", "runs/ran-e-exhaustive-quick",
     ],
+    "search_cost": [
+        "--candidates", "2", "4", "--rounds", "1", "--batch", "2", "--size", "6", "--hidden", "32",
+        "--channels", "8", "--layers", "1", "--store", "runs/search-cost-quick",
+    ],
     "ran_e_cifar": [
         "--data", "digits", "--steps", "2", "--seeds", "1", "--floors", "--methods",
         "--store", "runs/ran-e-cifar-quick",
+    ],
+    "repnas_alike": [
+        "--data", "digits", "--steps", "2", "--seeds", "1", "--randoms", "1", "--store",
+        "runs/repnas-alike-quick",
     ],
 }  # fmt: skip
 NAMES = tuple(QUICK)
