@@ -19,11 +19,14 @@ EVERY, IMAGES = 5, 250
 def recorder(method: str, problem: Problem, run: Run, blocks: BlockSpace) -> Record:
     """Return the function that records one event ``search`` and says one line of it."""
     names = {c.name: [o.name for o in c.operations] for c in blocks}
-    history = [
-        e["skip_share"] for e in run.journal.events
-        if e.get("event") == "search" and e.get("method") == method
-        and e.get("skip_share") is not None
-    ]  # fmt: skip
+
+    def shares_before(step: int) -> list[float]:
+        # A search that was killed does some steps again: the last record of each counts.
+        found = {
+            e["step"]: e.get("skip_share") for e in run.journal.events
+            if e.get("event") == "search" and e["method"] == method and e["step"] < step
+        }  # fmt: skip
+        return [found[at] for at in sorted(found) if found[at] is not None]
 
     def record(state: SearchState, seconds: float) -> None:
         key = f"{method}/search/{state.step}"
@@ -35,7 +38,7 @@ def recorder(method: str, problem: Problem, run: Run, blocks: BlockSpace) -> Rec
             }
             expected = state.pressure.expected(state.supernet.probabilities())
         share = skip_share(probabilities, names)
-        history.extend([] if share is None else [share])
+        history = [*shares_before(state.step), *([] if share is None else [share])]
         event = {
             "method": method, "step": state.step, "steps": state.settings.steps, **state.losses,
             "expected": expected, "budget": dict(state.pressure.bounds),
