@@ -15,7 +15,7 @@ ALLOWED = {
     "targets": {"cost", "graph", "export", "nets"},
     "blocks": set(),
     # A search space is a network of the zoo with swaps to choose from.
-    "nets": {"blocks", "rewrite", "space"},
+    "nets": {"blocks", "space"},
     "space": {"graph", "rewrite", "blocks"},
     "rewrite": {"graph", "blocks"},
     "export": {"graph"},

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from chipfit.errors import BadInput
 from chipfit.nets.darts_cell import FOUND, OPERATIONS, Cell, CellEdges, read_cell
 from chipfit.nets.registry import register_net
-from chipfit.rewrite.swap import Swap
-from chipfit.space.blocks import BlockChoice, BlockSpace, Operation
+from chipfit.space import BlockChoice, BlockSpace, Operation, Swap
 from chipfit.space.node_rule import NodeRule
 
 Shape4 = tuple[int, int, int, int]
