@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -36,9 +37,9 @@ class BilevelSearch(SupernetSearch):
         super().check_settings(settings)
         self.rule_of(settings)
 
+    @abstractmethod
     def rule_of(self, settings: Mapping[str, Any]) -> SearchRule:
         """Return the rule that the settings ask for."""
-        raise NotImplementedError
 
     def make_rule(self, problem: Problem, opened: Opened) -> SearchRule:
         """Return what a step of the search is."""

@@ -26,7 +26,7 @@ def recorder(method: str, problem: Problem, run: Run, blocks: BlockSpace) -> Rec
             e["step"]: e.get("skip_share") for e in run.journal.events
             if e.get("event") == "search" and e["method"] == method and e["step"] < step
         }  # fmt: skip
-        return [found[at] for at in sorted(found) if found[at] is not None]
+        return [share for at in sorted(found) if (share := found[at]) is not None]
 
     def record(state: SearchState, seconds: float) -> None:
         key = f"{method}/search/{state.step}"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -61,7 +62,7 @@ class Opened:
     run: Run | None = None
 
 
-class SupernetSearch:
+class SupernetSearch(ABC):
     """A search on one supernet under a budget; subclasses say what a step of it is.
 
     The space is the network's own (``block_space``), or is made of its inverted residuals, with
@@ -101,9 +102,9 @@ class SupernetSearch:
         seed = stream_seed(problem.seed, self.name, "weights")
         return Supernet(problem.net, opened.blocks, seed=seed)
 
+    @abstractmethod
     def make_rule(self, problem: Problem, opened: Opened) -> SearchRule:
         """Return what a step of the search is."""
-        raise NotImplementedError
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Raise ``BadInput`` where an option is out of range."""
