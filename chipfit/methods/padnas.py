@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from chipfit.blackbox import Evaluation
-from chipfit.errors import BadInput
 from chipfit.methods.base import METHODS, Problem
 from chipfit.methods.one_shot_evolution import OneShotEvolution, Window, front_number
+from chipfit.methods.ranges import require_in_range
 from chipfit.methods.supernet_search import Opened, SupernetSearch
 from chipfit.runs.run import Run
 from chipfit.supernet.phased_pruning import (
@@ -85,9 +85,7 @@ class PadNAS(SupernetSearch):
             "rank": int(settings["rank"]) >= 2,
             "threshold": 0 <= float(settings["threshold"]) < 1,
         }
-        for name, good in ranges.items():
-            if not good:
-                raise BadInput(f"{self.name}: {name}={settings[name]!r} is out of range")
+        require_in_range(self.name, settings, ranges)
 
     def halves(self, problem: Problem) -> tuple[Task, Task]:
         """Return all training data; there is no step of the logits."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from chipfit.errors import BadInput
 from chipfit.methods.base import METHODS, Problem
+from chipfit.methods.ranges import require_in_range
 from chipfit.methods.supernet_search import Opened, SupernetSearch
 from chipfit.supernet.gate_rule import GateRule
 from chipfit.supernet.policy_rule import PolicyRule, Values
@@ -69,9 +70,7 @@ class ProxylessNAS(SupernetSearch):
             "samples": int(settings["samples"]) >= 2,
             "exponent": float(settings["exponent"]) >= 0,
         }
-        for name, good in ranges.items():
-            if not good:
-                raise BadInput(f"{self.name}: {name}={settings[name]!r} is out of range")
+        require_in_range(self.name, settings, ranges)
         if settings["update"] == "reinforce" and settings["penalty"] == "multiplicative":
             raise BadInput(
                 f"{self.name}: a policy's loss has no meaningful product with the cost",

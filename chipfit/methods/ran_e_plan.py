@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chipfit.cost.cost import Cost
-from chipfit.errors import BadInput, InfeasibleBudget
+from chipfit.errors import InfeasibleBudget
 from chipfit.graph.blocks import ActivatedBlock, find_blocks, require_blocks
 from chipfit.methods.base import Problem
 from chipfit.methods.derive import best_within, cheapest_within_reach
 from chipfit.methods.ran_e_costs import PatternCosts
 from chipfit.methods.ran_e_options import BlockOption, block_options
+from chipfit.methods.ranges import require_in_range
 from chipfit.methods.reach import cost_text
 
 Codes = NDArray[np.int64]
@@ -187,6 +188,4 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         "activations": len(settings["activations"]) > 0,
         "warmup": 0 <= float(settings["warmup"]) < 1,
     }
-    for name, good in ranges.items():
-        if not good:
-            raise BadInput(f"ran-e: {name}={settings[name]!r} is out of range")
+    require_in_range("ran-e", settings, ranges)

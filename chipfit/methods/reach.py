@@ -21,17 +21,30 @@ def check_reachable(problem: Problem, start: Cost, cheapest: Cost) -> None:
         BadInput: The budget bounds what is not predicted on the target.
         InfeasibleBudget: The message names the cheapest reachable cost.
     """
-    missing = [key for key in problem.budget.keys if key not in start]
-    if missing:
-        raise BadInput(
-            f"this method cannot steer by {', '.join(missing)} on {problem.target.name}",
-            f"bound one of: {', '.join(sorted(start.values))}",
-        )
+    require_predicted(problem, start)
     if not problem.budget.met(cheapest):
         raise InfeasibleBudget(
             f"the budget {problem.budget} cannot be met by narrowing layers: the narrowest "
             f"reachable network costs {cost_text(cheapest, problem.budget)}",
             f"the original costs {cost_text(start, problem.budget)}",
+        )
+
+
+def require_predicted(problem: Problem, cost: Cost) -> None:
+    """Refuse a budget on what is not predicted.
+
+    Args:
+        problem: Its budget is absolute.
+        cost: Any predicted one on its target.
+
+    Raises:
+        BadInput: The message names what is predicted.
+    """
+    missing = [key for key in problem.budget.keys if key not in cost]
+    if missing:
+        raise BadInput(
+            f"this method cannot steer by {', '.join(missing)} on {problem.target.name}",
+            f"bound one of: {', '.join(sorted(cost.values))}",
         )
 
 

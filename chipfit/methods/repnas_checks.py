@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from chipfit.cost.cost import Cost
-from chipfit.errors import BadInput, InfeasibleBudget
+from chipfit.errors import InfeasibleBudget
 from chipfit.methods.base import Problem
-from chipfit.methods.reach import cost_text
+from chipfit.methods.ranges import require_in_range
+from chipfit.methods.reach import cost_text, require_predicted
 
 
 def check_budget(problem: Problem, merged: Cost) -> None:
@@ -19,12 +20,7 @@ def check_budget(problem: Problem, merged: Cost) -> None:
         BadInput: The budget bounds what is not predicted on the target.
         InfeasibleBudget: The message names what the merged network costs.
     """
-    missing = [key for key in problem.budget.keys if key not in merged]
-    if missing:
-        raise BadInput(
-            f"repnas cannot steer by {', '.join(missing)} on {problem.target.name}",
-            f"bound one of: {', '.join(sorted(merged.values))}",
-        )
+    require_predicted(problem, merged)
     if not problem.budget.met(merged):
         raise InfeasibleBudget(
             f"the budget {problem.budget} cannot be met by merging branches: the merged network, "
@@ -51,6 +47,4 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         "logits_decay": float(settings["logits_decay"]) >= 0,
         "val_images": int(settings["val_images"]) >= 0,
     }
-    for name, good in ranges.items():
-        if not good:
-            raise BadInput(f"repnas: {name}={settings[name]!r} is out of range")
+    require_in_range("repnas", settings, ranges)

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from chipfit.cost.cost import Cost
-from chipfit.errors import BadInput
 from chipfit.files import read_state, write_state
 from chipfit.methods.base import Problem
+from chipfit.methods.ranges import require_in_range
 from chipfit.methods.reach import cost_text
 from chipfit.methods.space_costs import SpaceCosts
 from chipfit.methods.space_reach import best_rows, check_space
@@ -116,9 +116,7 @@ class SupernetSearch(ABC):
             "search_steps": int(settings["search_steps"]) >= 0,
             "floor": 0 <= float(settings["floor"]) <= 1,
         }
-        for name, good in ranges.items():
-            if not good:
-                raise BadInput(f"{self.name}: {name}={settings[name]!r} is out of range")
+        require_in_range(self.name, settings, ranges)
 
     def derive_rows(
         self, opened: Opened, probabilities: Sequence[Values], limits: Mapping[str, float]
