@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How weights and architecture parameters share two losses: DARTS's rules, and one level.
+"""How weights and architecture parameters share two losses: DARTS's rules.
 
 The problem is ``min_a Lval(w*(a), a)`` where ``w*(a)`` minimises ``Ltrain(w, a)`` (Liu et al.,
 "DARTS: Differentiable Architecture Search", ICLR 2019, arXiv 1806.09055, equations 3 and 4). All
@@ -34,14 +34,6 @@ def first_order(val_loss: Loss, architecture: Tensors) -> list[Tensor]:
     It takes the weights for optimal whatever ``a`` is, so its fixed point is another one.
     """
     return gradients(val_loss(), architecture)
-
-
-def single_level(
-    train_loss: Loss, weights: Tensors, architecture: Tensors
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the gradients of weights and architecture parameters from one training loss."""
-    both = gradients(train_loss(), [*weights, *architecture])
-    return both[: len(weights)], both[len(weights) :]
 
 
 def second_order(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from chipfit.errors import BadInput
-from chipfit.supernet.bilevel import Loss, second_order
+from chipfit.supernet.bilevel import Loss, first_order, second_order
 from chipfit.supernet.curvature import dominant_eigenvalue
 from chipfit.supernet.mixed_operation import MixedOperation, untracked
 from chipfit.supernet.mixture import Softmax
@@ -66,8 +66,6 @@ class DartsRule(SearchRule):
         """Take one step of the logits on a batch of the second half; return the task's loss."""
         freeze_scales(state.supernet)
         self._watch(state, batch)
-        if self.order == 1:
-            return super().architecture_step(state, batch)
         supernet, pressure = state.supernet, state.pressure
         seen: list[float] = []
 
@@ -77,6 +75,9 @@ class DartsRule(SearchRule):
             return pressure(loss, supernet.probabilities())
 
         weights, logits = supernet.weights(), supernet.architecture_parameters()
+        if self.order == 1:
+            move_logits(state, first_order(val_loss, logits))
+            return seen[0]
         group, optimizer = state.weight_optimizer.param_groups[0], state.weight_optimizer
         found = second_order(
             self.loss_on(state, _required(state.weight_batch)), val_loss, weights, logits,

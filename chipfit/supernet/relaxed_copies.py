@@ -69,14 +69,6 @@ class RelaxedCopies:
         self._y = [t.detach().clone() for t in (*self.weights, *self.buffers)]
         self._velocity = [[torch.zeros_like(w) for w in self.weights] for _ in range(2)]
 
-    @torch.no_grad()
-    def synchronise(self) -> None:
-        """Set ``y`` to ``w``, with buffers, and forget momenta."""
-        for own, t in zip(self._y, (*self.weights, *self.buffers), strict=True):
-            own.copy_(t)
-        for v in (*self._velocity[0], *self._velocity[1]):
-            v.zero_()
-
     @contextmanager
     def exchanged(self) -> Iterator[None]:
         """Let the module compute with ``y`` and its buffers meanwhile.
