@@ -62,8 +62,8 @@ def train_alike(task: Task, job: AlikeJob) -> dict[str, Any]:
     """Train, export to int8, and read the test split once; the result and the file are kept.
 
     Returns:
-        ``val`` and ``int8_test`` (accuracies), ``images`` trained on, ``macs``, ``params`` and
-        ``units``.
+        ``val``, ``test`` and ``int8_test`` (accuracies), ``images`` trained on, ``macs``,
+        ``params`` and ``units``.
     """
     net = network_of(job, task)
     trained = fit_model(net, task, job.recipe, seed=job.seed, checkpoint=None)
@@ -73,6 +73,7 @@ def train_alike(task: Task, job: AlikeJob) -> dict[str, Any]:
     found = {
         "spec": job.spec, "images": trained.images, "seconds": trained.seconds,
         "val": task.evaluate(net, "val")[task.metric],
+        "test": task.evaluate(net, "test")[task.metric],
         "int8_test": file_metric(task, job.tflite),
         "macs": program.workload.macs,
         "params": sum(p.numel() for p in net.parameters()),

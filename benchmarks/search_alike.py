@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Searches on a supernet against random networks of the same cost, all trained alike.
 
-    python -m benchmarks.search_alike --methods fbnet --targets ethos-u55-128 --store runs/search
+    python -m benchmarks.search_alike --targets ethos-u55-128 onnxruntime-cpu --store runs/search
 
 The budget is the median predicted latency of random architectures of the space, so that the band
 below it holds many. Every method searches with every seed; what it derives, and random
 architectures that cost between ``--floor`` times the budget and the budget, are then trained from
-scratch with the same recipe and images. Random in the band is what a search has to beat. Searches
-and trainings that are finished are kept in the store.
+scratch with the same recipe and images. Random in the band is what a search has to beat. The last
+table has what was found for one target run on the others too. Searches and trainings that are
+finished are kept in the store, so targets can be searched one after another; measured targets want
+an idle machine for their table of costs and for the last, short pass.
 """
 
 from __future__ import annotations
@@ -15,31 +17,33 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from benchmarks.alike import AlikeJob, network_of, train_all
-from benchmarks.output import Report, command, parser, spread
+from benchmarks.output import Report, command, parser
+from benchmarks.search_alike_tables import RANDOM, Entry, Found, elsewhere, rows_of
 from chipfit.cli.console import Terminal
 from chipfit.cost.budget import Budget
 from chipfit.cost.table import CostTable
 from chipfit.errors import BadInput, InfeasibleBudget
 from chipfit.flow.calibration import calibration_factor
-from chipfit.graph.capture import trace
+from chipfit.graph.capture import capture, trace
 from chipfit.methods.base import METHODS, Problem
 from chipfit.methods.space_band import random_in_band
-from chipfit.methods.space_costs import SpaceCosts
-from chipfit.rewrite.replay import Rewrite, rewrite_from_json
+from chipfit.methods.space_costs import costs_of
+from chipfit.rewrite.replay import rewrite_from_json
 from chipfit.runs.candidate import ORIGINAL, Candidate
 from chipfit.runs.run import Run
 from chipfit.space.blocks import space_of
+from chipfit.supernet.memory import saved_activation_bytes
 from chipfit.targets import Target, create
 from chipfit.tasks import Task, load_task
 from chipfit.train.jobs import Bench
@@ -48,23 +52,6 @@ from chipfit.workers import WorkerPool
 KEY = "latency_ms"
 #: Random architectures that the budget is the median of.
 DRAWN = 64
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Found:
-    """A network to train.
-
-    Args:
-        edits: What makes it of the space's network.
-        predicted_ms: By the cost table.
-        seconds: Of its search; 0 where it was drawn.
-    """
-
-    edits: tuple[Rewrite, ...]
-    predicted_ms: float
-    seconds: float = 0.0
 
 
 class Field:
@@ -98,7 +85,7 @@ class Field:
             run.close()
         blocks = space_of(net)
         assert blocks is not None  # looked at above
-        self.costs = SpaceCosts(problem, blocks)
+        self.costs = costs_of(problem, blocks)
         sizes = [len(choice.options) for choice in self.costs.space]
         drawn = np.random.default_rng(0).integers(0, sizes, (DRAWN, len(sizes)))
         self.limit_ms = float(np.median(self.costs.of(KEY)(drawn)))
@@ -125,63 +112,78 @@ class Field:
 
     def searched(self, method: str, seed: int) -> Found:
         """Return what a method derives within the budget; recalled where it was finished."""
-        given, name = self.given, f"{method}-{given_id(self.given)}-{seed}"
-        options = {"search_steps": given.search_steps, "levels": 1, **given.options.get(method, {})}
+        given, name = self.given, f"{method}-{given_id(self.given, method)}-{seed}"
+        options = {
+            "search_steps": given.search_steps, "batch_size": given.search_batch, "levels": 1,
+            **given.options.get(method, {}),
+        }  # fmt: skip
         known = METHODS.get(method).value().defaults
         options = {k: v for k, v in options.items() if k in known}
         file = self.folder / name / "found.json"
         if not file.is_file():
             run = Run.open(self.folder / name, {"method": method, "seed": seed, "options": options})
-            started = time.monotonic()
+            started = time.process_time()
             asked = replace(self.problem, seed=seed, options={**known, **options})
-            members = list(METHODS.get(method).value().search(asked, run))
+            last = list(METHODS.get(method).value().search(asked, run))[-1]
+            cpu_s = time.process_time() - started
             run.close()
-            last = members[-1]
             file.write_text(json.dumps({
                 "edits": [edit.to_json() for edit in last.edits],
-                "predicted_ms": last.predicted[KEY], "seconds": time.monotonic() - started,
+                "predicted_ms": last.predicted[KEY], "cpu_s": cpu_s,
+                "held_bytes": self.held_bytes(method, asked),
             }))  # fmt: skip
         data = json.loads(file.read_text())
         edits = tuple(rewrite_from_json(edit) for edit in data["edits"])
-        return Found(edits, data["predicted_ms"], data["seconds"])
+        return Found(edits, data["predicted_ms"], data["cpu_s"], data["held_bytes"])
+
+    def held_bytes(self, method: str, problem: Problem) -> int:
+        """Return what the first steps of a search hold for backward passes, at most."""
+        quick = {"search_steps": 4, "warmup": 0.25, "proposals": 1, "val_images": 64}
+        asked = replace(problem, options={**problem.options, **quick})
+        with TemporaryDirectory() as folder:
+            run = Run.open(Path(folder), {})
+            held = saved_activation_bytes(
+                lambda: list(METHODS.get(method).value().search(asked, run)), problem.net
+            )
+            run.close()
+        return held
 
     def job(self, found: Found, seed: int) -> AlikeJob:
         """Return the training of a network."""
         given = self.given
-        digest = hashlib.sha256(json.dumps([e.to_json() for e in found.edits]).encode())
-        folder = Path(given.store) / given.data / f"trained-{given.steps}" / digest.hexdigest()[:10]
+        folder = Path(given.store) / given.data / f"trained-{given.steps}" / found.digest
         recipe = self.task.recipe.replace(steps=given.steps)
         return AlikeJob(given.net, recipe, seed, folder, found.edits)
 
 
-def given_id(given: Any) -> str:
-    """Return a short identity of what searches depend on."""
-    text = json.dumps([given.net, given.search_steps, given.options], sort_keys=True)
+def given_id(given: Any, method: str) -> str:
+    """Return a short identity of what a search depends on."""
+    text = json.dumps(
+        [given.net, given.search_steps, given.search_batch, given.options.get(method, {})]
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
-def rows_of(
-    field: Field, entries: Mapping[str, Sequence[tuple[Found, Mapping[str, Any]]]]
-) -> list[Row]:
-    """Return the table of one target; ``entries`` hold networks with the results of their seeds."""
-    drawn = [100 * r["int8_test"] for _, r in entries["random in the band"]]
-    rows = []
-    for name, own in entries.items():
-        tested = [100 * r["int8_test"] for _, r in own]
-        rows.append({
-            "method": name, "networks": len({json.dumps([e.to_json() for e in f.edits])
-                                             for f, _ in own}),
-            "predicted ms": spread([f.predicted_ms for f, _ in own]),
-            "x budget": max(f.predicted_ms for f, _ in own) / field.limit_ms,
-            "MACs M": spread([r["macs"] / 1e6 for _, r in own]),
-            "int8 test %": spread(tested),
-            "points above random": statistics.fmean(tested) - statistics.fmean(drawn),
-            "beats of random %": 100 * statistics.fmean(
-                [float(t > d) for t in tested for d in drawn]
-            ),
-            "search s": spread([f.seconds for f, _ in own]),
-        })  # fmt: skip
-    return rows
+def latencies(
+    fields: Sequence[Field], entries: Sequence[Mapping[str, Sequence[Entry]]]
+) -> dict[tuple[str, str], float]:
+    """Return what all networks really cost on all targets; measured ones in one session each."""
+    every = {f.digest: (f, r) for named in entries for own in named.values() for f, _, r in own}
+    found: dict[tuple[str, str], float] = {}
+    for field in fields:
+        name = field.target.name
+        if field.target.provenance == "measured":
+            Terminal().progress(f"measuring {len(every)} networks on {name}, interleaved")
+            example = field.task.example_input()
+            programs = [
+                capture(network_of(field.job(f, 0), field.task).eval(), example)
+                for f, _ in every.values()
+            ]
+            costs = field.target.cost_many(programs)
+            found |= {(d, name): c.total[KEY] for d, c in zip(every, costs, strict=True)}
+        else:
+            found |= {(d, name): r[KEY][field.target.spec] for d, (_, r) in every.items()}
+    return found
 
 
 @command
@@ -194,7 +196,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--methods", nargs="+", default=["fbnet", "proxylessnas", "darts", "rarts",
                                                        "prunet", "padnas"])  # fmt: skip
     flags.add_argument("--options", type=json.loads, default={}, help="JSON: options by method")
-    flags.add_argument("--search-steps", type=int, default=600)
+    flags.add_argument("--search-steps", type=int, default=300)
+    flags.add_argument("--search-batch", type=int, default=32)
     flags.add_argument("--steps", type=int, default=500, help="of every training")
     flags.add_argument("--seeds", type=int, default=3)
     flags.add_argument("--random", type=int, default=5, help="networks drawn from the band")
@@ -203,34 +206,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--store", type=Path, default=Path("runs/search-alike"))
     flags.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     given = flags.parse_args(argv)
-    if min(given.steps, given.search_steps, given.seeds, given.random) < 1:
+    if min(given.steps, given.search_steps, given.search_batch, given.seeds, given.random) < 1:
         raise BadInput("--steps, --search-steps, --seeds and --random must be positive")
     kept = {k: v for k, v in vars(given).items() if k not in ("out", "store", "table", "workers")}
     report = Report("search_alike", kept, given.out)
     task = load_task(given.data)
+    fields, wanted = [], []
     for name in given.targets:
         field = Field(task, create(name), given)
-        found = {"random in the band": field.random(given.random)}
+        found = {RANDOM: [(f, s) for f in field.random(given.random) for s in range(given.seeds)]}
         for method in given.methods:
-            found[method] = [field.searched(method, seed) for seed in range(given.seeds)]
-        todo = [
-            (label, one, field.job(one, seed))
-            for label, own in found.items()
-            for number, one in enumerate(own)
-            for seed in (range(given.seeds) if label not in given.methods else [number])
-        ]
+            found[method] = [(field.searched(method, s), s) for s in range(given.seeds)]
         field.pool.close()
-        compiled = [field.target] if field.target.provenance == "compiled" else []
-        results = train_all(task, compiled, [job for _, _, job in todo], given.workers)
-        entries: dict[str, list[tuple[Found, Mapping[str, Any]]]] = {}
-        for (label, one, _), result in zip(todo, results, strict=True):
-            entries.setdefault(label, []).append((one, result))
+        fields.append(field)
+        wanted.append(found)
+    compiled = [field.target for field in fields if field.target.provenance == "compiled"]
+    jobs = [
+        field.job(f, s)
+        for field, named in zip(fields, wanted, strict=True)
+        for own in named.values()
+        for f, s in own
+    ]
+    results = iter(train_all(task, compiled, jobs, given.workers))
+    entries = [
+        {name: [(f, s, next(results)) for f, s in own] for name, own in named.items()}
+        for named in wanted
+    ]
+    true_ms = latencies(fields, entries)
+    for field, named in zip(fields, entries, strict=True):
         report.table(
             f"{task.name}, {given.net}, at most {field.limit_ms:.4g} ms on {field.target.name}",
-            rows_of(field, entries),
+            rows_of(field.target, field.limit_ms, named, true_ms),
             f"median (min..max); every network trained from scratch for {given.steps} steps of"
             f" {task.recipe.batch_size} images; a search with seed n is trained with seed n, every"
-            f" random network with {given.seeds} seeds",
+            f" random network with {given.seeds} seeds; held: by a search step for its backward"
+            " passes, at most",
+        )
+    if len(fields) > 1:
+        report.table(
+            "found for one target, run on the others",
+            elsewhere([f.target for f in fields], entries, true_ms),
         )
     report.write()
     return 0

@@ -31,6 +31,7 @@ class Slot:
         self.choices: tuple[int, ...] = ()
         self._sizes = tuple(int(size) for size in sizes)
         self._seen: dict[Row, tuple[str | None, Row]] = {}
+        self._unpriced: dict[Row, str | None] = {}
         self._entries: dict[Row, float] = {}
         self._dense: NDArray[np.float64] | None = None
         self._codes: NDArray[np.int64] = np.empty(0, np.int64)
@@ -43,7 +44,12 @@ class Slot:
             An earlier architecture that has the same options but another key: the layer depends on
             a choice that is not in :attr:`choices` yet.
         """
-        known = self._seen.setdefault(tuple(row[i] for i in self.choices), (key, row))
+        options = tuple(row[i] for i in self.choices)
+        known = self._seen.get(options)
+        if known is None:
+            self._seen[options] = (key, row)
+            self._unpriced[options] = key
+            return None
         return None if known[0] == key else known[1]
 
     def depend(self, choice: int) -> None:
@@ -53,7 +59,8 @@ class Slot:
             BadInput: There are more combinations than 64 bits count.
         """
         self.choices = tuple(sorted({*self.choices, choice}))
-        self._seen = {}
+        self._seen, self._unpriced, self._entries, self._dense = {}, {}, {}, None
+        self._codes, self._values = np.empty(0, np.int64), np.empty(0)
         if math.prod(self._sizes[i] for i in self.choices) >= 1 << 62:
             raise BadInput(
                 f"the cost of {self.name} depends on {len(self.choices)} choices, too many"
@@ -62,22 +69,29 @@ class Slot:
             )
 
     def price(self, price_of: Callable[[str], float | None]) -> None:
-        """Look up the prices of all units seen; an absent layer costs 0, an absent price is NaN."""
-        self._entries = {}
-        for options, (key, _) in self._seen.items():
+        """Look up what is not priced yet; an absent layer costs 0, an absent price is NaN."""
+        found: dict[Row, float] = {}
+        for options, key in self._unpriced.items():
             price = 0.0 if key is None else price_of(key)
             if price is not None:
-                self._entries[options] = float(price)
-        codes = np.array([self._code(options) for options in self._entries], np.int64)
-        values = np.array(list(self._entries.values()), np.float64)
+                found[options] = float(price)
         size = math.prod(self._sizes[i] for i in self.choices)
-        self._dense = None
-        if size <= DENSE:
+        if size <= DENSE and self._dense is None:
             self._dense = np.full(size, np.nan)
+        if not found:
+            return
+        for options in found:
+            del self._unpriced[options]
+        self._entries |= found
+        codes = np.array([self._code(options) for options in found], np.int64)
+        values = np.array(list(found.values()), np.float64)
+        if self._dense is not None:
             self._dense[codes] = values
         else:
+            codes = np.concatenate([self._codes, codes])
             order = np.argsort(codes)
-            self._codes, self._values = codes[order], values[order]
+            self._codes = codes[order]
+            self._values = np.concatenate([self._values, values])[order]
 
     def places(self, columns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the mixed-radix number of the options taken, ``(N,)``.

@@ -135,6 +135,8 @@ def _check_replaceable(name: str, piece: Piece) -> None:
 
 
 def _reading(node: Node, rename: Mapping[str, str]) -> Node:
+    if rename.keys().isdisjoint(node.inputs):
+        return node
     return replace(node, inputs=tuple(rename.get(name, name) for name in node.inputs))
 
 

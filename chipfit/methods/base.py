@@ -41,6 +41,8 @@ class Problem:
         keep: Prefixes of modules whose widths stay.
         calibration: Factor from sums of table rows to whole networks (measured targets).
         progress: Called with one line for the user at every step worth telling.
+        memo: What is costly to find out and depends on network, target and table only, shared by
+            copies of the problem with another budget, seed or options.
     """
 
     net: nn.Module
@@ -56,6 +58,7 @@ class Problem:
     keep: tuple[str, ...] = ()
     calibration: float = 1.0
     progress: Callable[[str], None] = lambda line: None
+    memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def val_metric(self) -> str:

@@ -27,7 +27,7 @@ Values = NDArray[np.float64]
 CostFunction = Callable[[Codes], Values]
 
 #: Most combinations of options that a layer's price is looked up for one by one.
-COMBINATIONS = 4096
+COMBINATIONS = 8192
 #: Architectures drawn for an expectation that is not summed over layers.
 SAMPLES = 32
 
@@ -141,8 +141,8 @@ class SpaceCosts:
             vectorised.fill(rows, problem.pool)
 
         def cost(codes: Codes) -> Values:
-            absent = vectorised.missing(codes)
-            if absent.any():
+            # Pricing may show that a layer depends on one more choice, which others lack prices of.
+            while (absent := vectorised.missing(codes)).any():
                 problem.progress(f"pricing blocks for {int(absent.sum())} patterns")
                 vectorised.fill(codes[absent], problem.pool)
             return vectorised.cost(codes)
@@ -199,6 +199,17 @@ class SpaceCosts:
         workload = self.workload(self.names(row))
         own = {"macs": float(workload.macs), "params": float(workload.parameter_count)}
         return own | self._problem.target.static_cost(workload)
+
+
+def costs_of(problem: Problem, blocks: BlockSpace) -> SpaceCosts:
+    """Return the costs of a space, the same object wherever the same is asked of one problem."""
+    known: list[tuple[BlockSpace, float, SpaceCosts]] = problem.memo.setdefault("space_costs", [])
+    for space, calibration, costs in known:
+        if space == blocks and calibration == problem.calibration:
+            return costs
+    costs = SpaceCosts(problem, blocks)
+    known.append((blocks, problem.calibration, costs))
+    return costs
 
 
 class _Additive:

@@ -18,7 +18,7 @@ from chipfit.files import read_state, write_state
 from chipfit.methods.base import Problem
 from chipfit.methods.ranges import require_in_range
 from chipfit.methods.reach import cost_text
-from chipfit.methods.space_costs import SpaceCosts
+from chipfit.methods.space_costs import SpaceCosts, costs_of
 from chipfit.methods.space_reach import best_rows, check_space
 from chipfit.methods.supernet_members import Member, judge, member, open_space
 from chipfit.methods.supernet_records import recorder
@@ -150,7 +150,7 @@ class SupernetSearch(ABC):
         self.check_settings(settings)
         self.loop_settings(problem, settings)
         blocks = open_space(problem, settings)
-        return Opened(settings, blocks, SpaceCosts(problem, blocks))
+        return Opened(settings, blocks, costs_of(problem, blocks))
 
     def loop_settings(self, problem: Problem, settings: Mapping[str, Any]) -> LoopSettings:
         """Return the settings of the loop."""
