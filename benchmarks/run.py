@@ -80,6 +80,15 @@ QUICK = {
         "--data", "digits", "--steps", "2", "--seeds", "1", "--randoms", "1", "--store",
         "runs/repnas-alike-quick",
     ],
+    "search_alike": [
+        "--net", "fbnet_space:size=small", "--data", "digits", "--methods", "proxylessnas",
+        "--search-steps", "2", "--steps", "2", "--seeds", "1", "--random", "1", "--floor", "0.8",
+        "--store", "runs/search-alike-quick",
+    ],
+    "padnas_ranking": [
+        "--data", "digits", "--search-steps", "6", "--steps", "2", "--networks", "3", "--seeds",
+        "1", "--window", "0.5", "--store", "runs/padnas-ranking-quick",
+    ],
 }  # fmt: skip
 NAMES = tuple(QUICK)
 NEEDS_RUN = "baselines"

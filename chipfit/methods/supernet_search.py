@@ -143,9 +143,10 @@ class SupernetSearch(ABC):
 
     def check(self, problem: Problem) -> None:
         """Raise where no architecture is within the budget; needs no trained weights."""
-        check_space(problem, self._open(problem).costs)
+        check_space(problem, self.open_problem(problem).costs)
 
-    def _open(self, problem: Problem) -> Opened:
+    def open_problem(self, problem: Problem) -> Opened:
+        """Return the problem with its settings checked, its space and costs."""
         settings = {**COMMON, **self.own, **problem.options}
         self.check_settings(settings)
         self.loop_settings(problem, settings)
@@ -169,9 +170,9 @@ class SupernetSearch(ABC):
 
     def search(self, problem: Problem, run: Run) -> Iterator[Candidate]:
         """Yield one network per budget."""
-        opened = replace(self._open(problem), run=run)
+        opened = replace(self.open_problem(problem), run=run)
         check_space(problem, opened.costs)
-        supernet = self._searched(problem, run, opened)
+        supernet = self.searched(problem, run, opened)
         start = problem.original_cost
         step, cost = 0, start
         levels = self._levels(problem, run, int(opened.settings["levels"]), start)
@@ -208,7 +209,7 @@ class SupernetSearch(ABC):
             done = run.record("levels", f"{self.name}/levels", levels=levels)
         return [dict(level) for level in done["levels"]]
 
-    def _searched(self, problem: Problem, run: Run, opened: Opened) -> Supernet:
+    def searched(self, problem: Problem, run: Run, opened: Opened) -> Supernet:
         """Return the supernet after its search, which runs once per run directory."""
         supernet = self.make_supernet(problem, opened)
         folder = run.checkpoint_folder(self.name)

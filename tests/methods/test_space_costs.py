@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from chipfit.cost.predict import predict
+from chipfit.cost.table import CostTable
+from chipfit.cost.vectorised import VectorisedCost
 from chipfit.graph import trace
-from chipfit.methods.space_costs import LayerSums, SpaceCosts
+from chipfit.methods.space_costs import LayerSums, SpaceCosts, costs_of
 from chipfit.rewrite.replay import replay
 from chipfit.space.blocks import KEEP, BlockChoice, BlockSpace, Operation, space_of
 from chipfit.train.randomness import generator
@@ -80,3 +82,35 @@ def test_a_place_that_is_no_separate_part_is_built_and_traced(problem, toy_net):
     assert not costs.workload.spliced
     row = [0] * len(costs.space)
     assert costs.networks([row])[0]["macs"] == trace(net, found.example).macs
+
+
+def test_prices_are_asked_for_until_none_is_missing(costs, monkeypatch, tmp_path):
+    """What pricing some architectures teaches may leave others without a price."""
+    _, problem, net = costs("ethos-u55-128", "cycles")
+    with CostTable(tmp_path / "new.sqlite") as table:
+        problem = replace(problem, net=net, table=table)
+        _asked_in_halves(SpaceCosts(problem, space_of(net)), monkeypatch)
+
+
+def _asked_in_halves(found, monkeypatch):
+    codes = np.array(list(itertools.product(*(range(len(c.options)) for c in found.space))))
+    fill, asked = VectorisedCost.fill, []
+
+    def half(self, rows, *rest, **named):
+        asked.append(len(rows))
+        return fill(self, rows[: max(1, len(rows) // 2)], *rest, **named)
+
+    monkeypatch.setattr(VectorisedCost, "fill", half)
+    prices = found.of("cycles")(codes)
+    assert len(asked) > 1
+    assert np.isfinite(prices).all()
+
+
+def test_copies_of_a_problem_share_costs_but_not_across_calibrations(costs):
+    found, problem, net = costs("ethos-u55-128", "cycles")
+    problem, blocks = replace(problem, net=net), found.block_space
+    shared = costs_of(problem, blocks)
+    assert costs_of(replace(problem, seed=9, options={"a": 1}), space_of(net)) is shared
+    assert costs_of(replace(problem, calibration=2.0), blocks) is not shared
+    some = BlockSpace(blocks.choices[:1])
+    assert len(costs_of(problem, some).space) == 1
