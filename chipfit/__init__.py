@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from chipfit import (
+        allocate,
         cost,
         errors,
         export,
@@ -55,14 +56,14 @@ _PLACES = {
     "verify": "chipfit.flow.verify:verify",
 }
 _PACKAGES = (
-    "cost", "errors", "export", "graph", "methods", "nets", "report", "rewrite", "scores", "space",
-    "targets", "tasks", "train",
+    "allocate", "cost", "errors", "export", "graph", "methods", "nets", "report", "rewrite",
+    "scores", "space", "targets", "tasks", "train",
 )  # fmt: skip
 
 __all__ = [
-    "Budget", "collapse", "compare", "cost", "errors", "explain", "export", "fit", "graph",
-    "inspect", "methods", "nets", "open_run", "profile", "report", "rewrite", "scores", "space",
-    "target", "targets", "tasks", "train", "verify",
+    "Budget", "allocate", "collapse", "compare", "cost", "errors", "explain", "export", "fit",
+    "graph", "inspect", "methods", "nets", "open_run", "profile", "report", "rewrite", "scores",
+    "space", "target", "targets", "tasks", "train", "verify",
 ]  # fmt: skip
 
 

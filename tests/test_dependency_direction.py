@@ -9,6 +9,7 @@ ROOT = Path(chipfit.__file__).parent
 
 #: Packages that each package may import from; its own is always allowed.
 ALLOWED = {
+    "allocate": set(),
     "graph": set(),
     "cost": {"graph", "targets"},
     # nets: measurements of a board name networks of the zoo.
@@ -26,7 +27,7 @@ ALLOWED = {
     "blackbox": {"space"},
     "supernet": {"blocks", "graph", "space", "rewrite", "train", "tasks"},
     "methods": {"space", "graph", "targets", "cost", "tasks", "rewrite", "train", "runs", "blocks",
-                "supernet", "scores", "blackbox"},
+                "supernet", "scores", "blackbox", "allocate"},
     "report": set(),
     "flow": {"graph", "cost", "targets", "nets", "methods", "tasks", "rewrite", "train", "runs",
              "export", "space", "scores"},
