@@ -11,7 +11,7 @@ from torch import nn
 from chipfit.cost.cost import Cost
 from chipfit.cost.predict import predict_many
 from chipfit.graph.capture import trace
-from chipfit.graph.channels import ChannelGroup
+from chipfit.graph.channels import ChannelGroup, widths_of_sides
 from chipfit.graph.resize import Unresizable, resize
 from chipfit.graph.workload import Workload
 from chipfit.methods.base import Problem
@@ -39,15 +39,9 @@ class WidthPricer:
 
     def workload(self, widths: Mapping[str, int]) -> Workload:
         """Return the workload of the network with the given group widths."""
-        removed: dict[tuple[str, str], int] = {}
-        for name, width in widths.items():
-            group = self._groups[name]
-            for member in group.members:
-                if member.side != "in":
-                    place = (member.module, member.side)
-                    gone = (group.channels - width) * len(member.index[0])
-                    removed[place] = removed.get(place, 0) + gone
-        sides = {name: self._sizes[name, side] - gone for (name, side), gone in removed.items()}
+        groups = [self._groups[name] for name in widths]
+        changed = widths_of_sides(groups, widths, self._sizes)
+        sides = {name: size for (name, side), size in changed.items() if side != "in"}
         try:
             return resize(self._workload, sides)
         except Unresizable:

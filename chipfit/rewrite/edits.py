@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chipfit.errors import BadInput
-from chipfit.graph.channels import ChannelGroup
+from chipfit.graph.coupling_groups import ChannelGroup, kept_sides
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,9 @@ class Edit:
 
     Args:
         module: Dotted name of a module, or of a bare parameter.
-        side: ``"out"``, ``"in"`` or ``"param:AXIS"``.
+        side: ``"out"``, ``"in"`` or ``"param:AXIS"``; also ``"attr:NAME"`` and
+            ``"attr:NAME:ITEM"``, a number (in a tuple) that the module's own class has written
+            down, and ``"off:NAME"``, a shortcut that it takes no longer.
         size: Length of that side on the original network.
         keep: Indices that stay, ascending.
     """
@@ -70,7 +72,6 @@ def edits_for(
         BadInput: A group is unknown or frozen, or its list is empty or out of range.
     """
     by_name = {group.name: group for group in groups}
-    removed: dict[tuple[str, str], set[int]] = {}
     for name, channels in kept.items():
         group = by_name.get(name)
         if group is None:
@@ -78,20 +79,12 @@ def edits_for(
         stay = set(channels)
         if not stay or not stay <= set(range(group.channels)):
             raise BadInput(f"group {name}: cannot keep {sorted(stay)} of {group.channels} channels")
-        if len(stay) == group.channels:
-            continue
-        if group.frozen:
+        if group.frozen and len(stay) < group.channels:
             raise BadInput(f"group {name} is frozen: {group.frozen}")
-        for member in group.members:
-            gone = removed.setdefault((member.module, member.side), set())
-            for channel in range(group.channels):
-                if channel not in stay:
-                    gone.update(member.index[channel])
     return [
-        Edit(module, side, sizes[module, side],
-             tuple(i for i in range(sizes[module, side]) if i not in gone))
-        for (module, side), gone in removed.items()
-    ]  # fmt: skip
+        Edit(module, side, sizes[module, side], stay)
+        for (module, side), stay in kept_sides(groups, kept, sizes).items()
+    ]
 
 
 def relative(before: Sequence[Edit], after: Sequence[Edit]) -> list[Edit]:

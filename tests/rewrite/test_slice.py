@@ -132,14 +132,17 @@ def test_two_narrowings_equal_one():
         assert torch.equal(a, b), name
 
 
-def test_the_output_layer_and_grouped_convolutions_are_frozen_with_the_reason():
+def test_the_output_layer_is_frozen_and_every_group_of_a_convolution_keeps_as_many():
     net = nn.Sequential(
         nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=2), nn.Conv2d(8, 16, 1), nn.ReLU(),
         nn.Conv2d(16, 4, 1),
     )  # fmt: skip
     groups = {g.name: g for g in channel_groups(net, torch.zeros(1, 3, 8, 8))}
     assert "output" in groups["4"].frozen
-    assert "grouped" in groups["0"].frozen
+    assert groups["0"].channels == 4
+    assert groups["0"].members[0].index == ((0, 4), (1, 5), (2, 6), (3, 7))
+    assert groups["1"].channels == 4
+    assert not groups["0"].frozen and not groups["1"].frozen
     assert groups["2"].frozen == ""
     kept = {g.name: g for g in channel_groups(net, torch.zeros(1, 3, 8, 8), keep=["2"])}
     assert "kept" in kept["2"].frozen

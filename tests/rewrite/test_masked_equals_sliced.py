@@ -1,0 +1,92 @@
+import random
+
+import pytest
+import torch
+from narrowable import NETWORKS
+from torch import nn
+
+from chipfit.graph.channels import channel_groups
+from chipfit.rewrite import edits_for, mask_channels, side_sizes, slice_channels
+
+#: The layer that makes the output, where it is not called "head"; nothing else is frozen.
+LAST = {
+    "upscaler": "d", "tiny_mobilenet_v2": "classifier.1", "resnet18": "fc",
+    "ghostnet": "classifier", "sesr_m5": "last",
+}  # fmt: skip
+#: Large networks, of which a few groups are narrowed alone.
+LARGE = {"resnet18": 2, "ghostnet": 4, "convnext_tiny": 1}
+
+
+def _built(name):
+    torch.manual_seed(0)
+    net = NETWORKS[name]().eval()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 1.5)
+            module.weight.data.uniform_(0.5, 1.5)
+    for name_, parameter in net.named_parameters():
+        if "gamma" in name_ or "scale" in name_:
+            parameter.data.uniform_(0.5, 1.5)
+    return net.double(), torch.randn(net.shape, dtype=torch.float64)
+
+
+def _same(net, x, groups, kept):
+    edits = edits_for(groups, kept, side_sizes(net))
+    sliced, masked = slice_channels(net, edits), mask_channels(net, edits)
+    with torch.no_grad():
+        expected = masked(x)
+        torch.testing.assert_close(sliced(x), expected, rtol=1e-9, atol=1e-9)
+        return expected, sliced
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_masked_equals_sliced(name):
+    net, x = _built(name)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    groups = channel_groups(net, x)
+    free = [group for group in groups if not group.frozen]
+    assert {g.name for g in groups if g.frozen} == {LAST.get(name, "head")}
+    draw = random.Random(name)
+    kept = {
+        g.name: sorted(draw.sample(range(g.channels), draw.randint(1, g.channels - 1)))
+        for g in free
+    }
+    with torch.no_grad():
+        original = net(x)
+    for group in draw.sample(free, min(len(free), LARGE.get(name, 99))):
+        narrowed, _ = _same(net, x, groups, {group.name: kept[group.name]})
+        assert (narrowed - original).abs().max() > 1e-12, group.name
+    _, sliced = _same(net, x, groups, kept)
+    count = sum(p.numel() for p in sliced.parameters())
+    assert count < 0.8 * sum(p.numel() for p in net.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_heads_and_head_dimensions_are_groups():
+    net, x = _built("vit_packed")
+    groups = {g.name: g for g in channel_groups(net, x)}
+    assert {name: g.channels for name, g in groups.items()} == {
+        "patch": 16, "attn.qkv": 4, "attn.qkv#2": 4, "mlp.0": 24, "head": 5,
+    }  # fmt: skip
+    heads, dims = groups["attn.qkv"], groups["attn.qkv#2"]
+    assert {a.side for a in heads.attributes} == {"attr:heads"}
+    assert {a.side for a in dims.attributes} == {"attr:head_dim"}
+    sliced = slice_channels(
+        net,
+        edits_for([heads, dims], {"attn.qkv": [0, 2], "attn.qkv#2": [1, 2, 3]}, side_sizes(net)),
+    )
+    assert (sliced.attn.heads, sliced.attn.head_dim, sliced.attn.scale) == (2, 3, net.attn.scale)
+    assert sliced.attn.qkv.out_features == 18 and sliced.attn.proj.in_features == 6
+
+
+def test_queries_and_keys_are_narrowed_together_and_values_alone():
+    net, x = _built("vit_separate")
+    members = {
+        g.name: ({m.module for m in g.members}, g.channels) for g in channel_groups(net, x)
+    }  # fmt: skip
+    everything = {"attn.q", "attn.k", "attn.v", "attn.out"}
+    found = [value for name, value in members.items() if name.startswith("attn")]
+    assert sorted(found, key=lambda v: (len(v[0]), v[1])) == [
+        ({"attn.q", "attn.k"}, 2), ({"attn.v", "attn.out"}, 4), (everything, 4),
+    ]  # fmt: skip
