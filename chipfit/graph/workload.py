@@ -114,21 +114,11 @@ class Workload:
         """Largest sum of live activation elements over the execution order.
 
         Reshapes are counted as views: their output shares the memory of their input.
+        :func:`chipfit.graph.operator_order.best_order` finds the order in which it is least.
         """
-        owner: dict[str, str] = {}
-        end = {name: span[1] for name, span in self.lifetimes.items()}
-        for node in self.nodes:
-            if node.op.kind == "reshape" and node.inputs[0] not in self.constants:
-                root = owner.get(node.inputs[0], node.inputs[0])
-                owner[node.output] = root
-                end[root] = max(end[root], end[node.output])
-        live = [0] * max(len(self.nodes), 1)
-        for name, (start, _) in self.lifetimes.items():
-            if name in owner:
-                continue
-            for i in range(start, end[name] + 1):
-                live[i] += math.prod(self.shapes[name])
-        return max(live)
+        from chipfit.graph.operator_order import peak_bytes
+
+        return peak_bytes(self)
 
     def window(self, start: int, stop: int) -> Workload:
         """Return nodes ``start:stop`` as a workload of their own.

@@ -43,7 +43,7 @@ class Analytic(Target):
     @property
     def fingerprint(self) -> str:
         """The model of the counts and the precision."""
-        return f"analytic model=1 precision={self.precision}"
+        return f"analytic model=2 precision={self.precision}"
 
     def refusals(self, workload: Workload) -> list[Refusal]:
         """Return the operators that the tracer did not understand: their counts are unknown."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from chipfit.cost.cost import Cost
 from chipfit.errors import UnsupportedOp
+from chipfit.graph.operator_order import MemoryGraph, memory_graph, ordered
 from chipfit.graph.workload import Program, Workload
 from chipfit.registry import Registry
 from chipfit.targets.layer import LayerCost, NetworkCost, Refusal, RuntimeNode
@@ -123,6 +124,15 @@ class Target(ABC):
 
         MACs, parameters and weight bytes; peak memory only where it is the target's true figure.
         """
+
+    def memory_graph(self, workload: Workload) -> MemoryGraph:
+        """Return the operators as the device's memory for activations sees them.
+
+        They stand in the order in which exported files run them, the one of the lowest peak.
+        """
+        from chipfit.targets.footprint import ELEMENT_BYTES
+
+        return memory_graph(ordered(workload), ELEMENT_BYTES[self.precision])
 
     def fixed_cost(self) -> dict[str, float]:
         """Return what every network costs besides its units: a runtime's call overhead."""

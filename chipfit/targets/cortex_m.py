@@ -14,9 +14,11 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chipfit.cost.cost import Cost
 from chipfit.errors import BadInput, UnsupportedOp
+from chipfit.graph.operator_order import MemoryGraph
 from chipfit.graph.workload import Program, Workload
 from chipfit.targets.base import (
     TARGETS,
@@ -36,8 +38,11 @@ from chipfit.targets.footprint import footprint, op_weight_bytes
 from chipfit.targets.tflite_file import file_weights, read_tflite
 from chipfit.targets.windows import single_units
 
+if TYPE_CHECKING:
+    from chipfit.export.tflite import TFLiteFile
+
 #: Raised whenever the model or its constants change; part of the fingerprint.
-MODEL_VERSION = 1
+MODEL_VERSION = 2
 
 
 class CortexM(Target):
@@ -162,6 +167,10 @@ class CortexM(Target):
         """Return the tensor arena of a network, activations and runtime structures apart."""
         return self._checked_run(network)[2]
 
+    def memory_graph(self, workload: Workload) -> MemoryGraph:
+        """Return the operators of the file, in its order, as the interpreter's arena sees them."""
+        return self._file(workload).memory
+
     def work(self, network: Workload | Program) -> dict[str, float]:
         """Return the network's amounts of every kind of work, see ``cortex_m_figures.WORK``."""
         total: dict[str, float] = {}
@@ -226,18 +235,22 @@ class CortexM(Target):
         )  # fmt: skip
 
     def _export(self, network: Workload | Program) -> tuple[bytes, dict[str, list[Work]]]:
+        workload = network.workload if isinstance(network, Program) else network
+        file = self._file(network)
+        owner = {tensor: node for node, own in file.tensors_of.items() for tensor in own}
+        works: dict[str, list[Work]] = {node.name: [] for node in workload.nodes}
+        last = workload.nodes[-1].name
+        for work in work_of_file(file.data, "the network"):
+            works[owner.get(work.name, last)].append(work)
+        return file.data, works
+
+    def _file(self, network: Workload | Program) -> TFLiteFile:
         """Write the file with synthetic ranges and weights, which no cost depends on."""
         from chipfit.export.tflite import synthetic_ranges, to_tflite
         from chipfit.graph.execute import synthetic_parameters
 
         program = network if isinstance(network, Program) else synthetic_parameters(network)
-        file = to_tflite(program, synthetic_ranges(program.workload))
-        owner = {tensor: node for node, own in file.tensors_of.items() for tensor in own}
-        works: dict[str, list[Work]] = {node.name: [] for node in program.workload.nodes}
-        last = program.workload.nodes[-1].name
-        for work in work_of_file(file.data, "the network"):
-            works[owner.get(work.name, last)].append(work)
-        return file.data, works
+        return to_tflite(program, synthetic_ranges(program.workload))
 
     def _run(self, network: Workload | Program) -> tuple[bytes, dict[str, list[Work]], Arena]:
         data, works = self._export(network)

@@ -7,6 +7,7 @@ import math
 
 from chipfit.errors import BadInput
 from chipfit.graph.op import Op
+from chipfit.graph.operator_order import best_order, memory_graph
 from chipfit.graph.workload import Workload
 
 #: Bytes of one activation, and of one weight, by precision.
@@ -45,9 +46,10 @@ def footprint(workload: Workload, precision: str) -> dict[str, float]:
 
 
 def peak_activation_bytes(workload: Workload, precision: str) -> int:
-    """Return the largest sum of live activations over the execution order.
+    """Return the largest sum of live activations in the best order of the operators.
 
-    This is the least that any runtime without recomputation or tiling needs; see
-    :meth:`Workload.peak_activation_elements`.
+    This is the least that any runtime without recomputation or tiling needs, and the order of
+    exported files. For networks on which the search for that order stops early
+    (:func:`~chipfit.graph.operator_order.best_order`) it is an upper bound.
     """
-    return workload.peak_activation_elements() * ELEMENT_BYTES[precision]
+    return best_order(memory_graph(workload, ELEMENT_BYTES[precision])).peak_bytes

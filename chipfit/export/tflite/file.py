@@ -19,9 +19,11 @@ from chipfit.export.tflite import (
 from chipfit.export.tflite.context import HANDLERS, Context
 from chipfit.export.tflite.ir import TFTensor
 from chipfit.export.tflite.layout import NHWC, Order, Value, identity
+from chipfit.export.tflite.order import reorder
 from chipfit.export.tflite.ranges import Ranges
 from chipfit.export.tflite.writer import write
 from chipfit.files import write_bytes
+from chipfit.graph.operator_order import MemoryGraph
 from chipfit.graph.workload import Node, Program, Workload
 
 #: Importing these fills the table of handlers.
@@ -40,10 +42,12 @@ class TFLiteFile:
         tensors_of: By node name, the output tensors of the TFLite operators made for the node, in
             execution order; empty for one that needs none, such as a permutation that only
             changes how the data is read.
+        memory: What its operators read and write, in the order of the file.
     """
 
     data: bytes
     tensors_of: dict[str, list[str]]
+    memory: MemoryGraph
 
     def save(self, path: Path) -> None:
         """Write the file; an existing one is replaced at once or not at all."""
@@ -87,7 +91,8 @@ def to_tflite(program: Program, ranges: Ranges) -> TFLiteFile:
     """Quantise a program to int8 and write it as TFLite.
 
     Weights get one scale per output channel, activations one scale and zero point per tensor.
-    Images go in and out as NHWC, all other tensors in PyTorch's order of axes.
+    Images go in and out as NHWC, all other tensors in PyTorch's order of axes. Operators stand in
+    the order that needs the least memory (:mod:`chipfit.export.tflite.order`).
 
     Args:
         program: The operators with their parameters.
@@ -117,7 +122,8 @@ def to_tflite(program: Program, ranges: Ranges) -> TFLiteFile:
         HANDLERS[node.op.kind](ctx, node)
     for name in workload.outputs:
         ctx.graph.outputs.append(_output(ctx, name))
-    return TFLiteFile(write(ctx.graph), ctx.tensors_of)
+    memory = reorder(ctx.graph)
+    return TFLiteFile(write(ctx.graph), ctx.tensors_of, memory)
 
 
 def _outer_order(rank: int) -> Order:
