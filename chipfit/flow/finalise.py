@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -60,6 +59,8 @@ class FinishJob:
 def finish(bench: Bench, job: FinishJob) -> dict[str, Any]:
     """Export, check and evaluate one candidate.
 
+    A task without calibration inputs gets no int8 file.
+
     Where the target runs int8 ONNX files, ``onnx`` is the int8 file, quantised with ranges from
     the task's calibration images, and the float file is there as :data:`FLOAT_ONNX`.
 
@@ -84,8 +85,8 @@ def finish(bench: Bench, job: FinishJob) -> dict[str, Any]:
     metrics[f"test_{task.metric}"] = task.evaluate(net, "test")[task.metric]
     files: dict[str, str] = {}
     verify: dict[str, Any] = {}
-    sample = np.concatenate([b.numpy() for b in task.calibration_batches(PARITY_IMAGES)])
-    if "tflite" in job.formats:
+    sample = task.parity_inputs(PARITY_IMAGES).numpy()
+    if "tflite" in job.formats and task.calibrates:
         batches = task.calibration_batches(CALIBRATION_IMAGES // 64, 64)
         data = to_tflite(program, calibrate(program, batches)).data
         path = place / "model.tflite"

@@ -75,6 +75,11 @@ def fit(
     task_spec = task if isinstance(task, str) else None
     task = open_task(task, chosen.input_shape)
     target = create(target) if isinstance(target, str) else target
+    if target.precision == "int8" and target.file_format and not task.calibrates:
+        raise BadInput(
+            f"{target.name} runs int8 files, and the task {task.name} has no calibration inputs",
+            "define calibration() that returns training inputs (N, C, H, W), or use a float target",
+        )
     method: Method = METHODS.get(chosen.method).value()
     if ranks.current() is not None and not getattr(method, "many_processes", False):
         raise BadInput(

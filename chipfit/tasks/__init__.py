@@ -4,6 +4,9 @@
 from chipfit.tasks.augment import Augmentation
 from chipfit.tasks.base import Batch, Task
 from chipfit.tasks.classification import Classification, classification
+from chipfit.tasks.own_loop import OwnLoop
 from chipfit.tasks.user import load_task
 
-__all__ = ["Augmentation", "Batch", "Classification", "Task", "classification", "load_task"]
+__all__ = [
+    "Augmentation", "Batch", "Classification", "OwnLoop", "Task", "classification", "load_task",
+]  # fmt: skip

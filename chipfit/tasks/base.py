@@ -47,6 +47,11 @@ class Task(ABC):
     num_classes: int = 0
     #: How to train for it from scratch.
     recipe: Recipe = Recipe()
+    #: ``(model, steps, seed, teacher)`` trains in place of our loop, where the task has a loop of
+    #: its own; ``None`` where it gives batches and a loss.
+    own_training: Callable[[nn.Module, int, int, nn.Module | None], None] | None = None
+    #: Whether there are calibration inputs; int8 files cannot be made without.
+    calibrates: bool = True
 
     _origin: tuple[Callable[..., Task], tuple[Any, ...]] | None = None
 
@@ -131,6 +136,10 @@ class Task(ABC):
     def example_input(self) -> Tensor:
         """Return one input ``(1, C, H, W)`` for tracing and export."""
         return self.calibration_batches(1)[0]
+
+    def parity_inputs(self, count: int) -> Tensor:
+        """Return ``(count, C, H, W)`` inputs, or fewer, to compare exported files on."""
+        return torch.cat(self.calibration_batches(count))
 
     def better(self, metric: float, than: float) -> bool:
         """Return whether one value of the metric beats another."""

@@ -23,6 +23,7 @@ from chipfit.train.checkpoint import (
 from chipfit.train.contexts import channels_last, cpu_threads, frozen, laid_out
 from chipfit.train.ema import MovingAverage
 from chipfit.train.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
+from chipfit.train.own_training import train_by_task
 from chipfit.train.progress import Progress, TrainResult
 from chipfit.train.randomness import private_global_stream, seed_global_stream
 from chipfit.train.recipe import Recipe
@@ -47,6 +48,7 @@ def fit_model(
     on_progress: Callable[[Progress], None] | None = None,
     teacher: nn.Module | None = None,
     threads: int | None = None,
+    on_gradients: Callable[[int], None] | None = None,
 ) -> TrainResult:
     """Train ``model`` in place and leave it in evaluation mode.
 
@@ -64,6 +66,9 @@ def fit_model(
         on_progress: Called about twice a second, and at the end.
         teacher: Network to distil from, where ``recipe.distillation_weight`` is positive.
         threads: CPU threads for this training; as they are where ``None``.
+        on_gradients: Called with the number of the step, from 0, when its gradients are there and
+            its update is not made yet. What it remembers must stand in buffers of the model,
+            which the checkpoint holds.
 
     Raises:
         TrainingDiverged: The loss or the weights became NaN or infinite; the checkpoint keeps the
@@ -76,6 +81,14 @@ def fit_model(
         raise BadInput("distillation_weight is positive, but there is no teacher")
     if checkpoint_steps < 1:
         raise BadInput(f"checkpoint_steps={checkpoint_steps} must be positive")
+    if task.own_training is not None and on_gradients is None:
+        with ExitStack() as stack:
+            stack.enter_context(cpu_threads(threads))
+            if teacher is not None:
+                stack.enter_context(frozen(teacher))
+            done = train_by_task(model, task, recipe, seed, checkpoint, teacher)
+        model.eval()
+        return done
     with ExitStack() as stack:
         stack.enter_context(private_global_stream())
         stack.enter_context(cpu_threads(threads))
@@ -83,7 +96,7 @@ def fit_model(
         if teacher is not None:
             stack.enter_context(channels_last(teacher))
             stack.enter_context(frozen(teacher))
-        training = _Training(model, task, recipe, seed, teacher, checkpoint)
+        training = _Training(model, task, recipe, seed, teacher, checkpoint, on_gradients)
         result = training.run(checkpoint_steps, on_progress)
     model.eval()
     return result
@@ -100,7 +113,9 @@ class _Training:
         seed: int,
         teacher: nn.Module | None,
         checkpoint: Path | None,
+        on_gradients: Callable[[int], None] | None,
     ) -> None:
+        self.on_gradients = on_gradients
         self.model, self.task, self.recipe, self.seed = model, task, recipe, seed
         self.teacher = teacher if recipe.distils else None
         self.checkpoint = checkpoint
@@ -169,6 +184,8 @@ class _Training:
         if not math.isfinite(value):
             raise self._diverged(f"the loss is {value}", rate)
         loss.backward()
+        if self.on_gradients is not None:
+            self.on_gradients(self.step)
         if self.recipe.gradient_clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.gradient_clip)
         self.optimizer.step()
