@@ -48,8 +48,17 @@ def recover(bench: Bench, job: RecoverJob) -> dict[str, Any]:
         ``images`` trained on, ``val``, ``test`` and ``int8_test`` metrics, ``onnx`` (the path of
         the file) and, for targets that compile or model, ``cost`` of the exported file.
     """
+    result = fit_model(job.net, bench.task, job.recipe, seed=job.seed, teacher=bench.net)
+    return {**finished(bench, job), "images": result.images}
+
+
+def finished(bench: Bench, job: RecoverJob) -> dict[str, Any]:
+    """Export a network as it is, and read the test split once.
+
+    Returns:
+        What :func:`recover` does, without ``images``.
+    """
     task, net = bench.task, job.net
-    result = fit_model(net, task, job.recipe, seed=job.seed, teacher=bench.net)
     example = task.example_input()
     program = capture(net, example)
     data = to_tflite(
@@ -59,7 +68,7 @@ def recover(bench: Bench, job: RecoverJob) -> dict[str, Any]:
     write_bytes(tflite, data)
     to_onnx(net, example, onnx)
     found: dict[str, Any] = {
-        "row": job.row, "images": result.images, "onnx": onnx,
+        "row": job.row, "onnx": onnx,
         "val": task.evaluate(net, "val")[task.metric],
         "test": task.evaluate(net, "test")[task.metric],
         "int8_test": file_metric(task, tflite),

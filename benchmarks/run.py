@@ -30,6 +30,11 @@ QUICK = {
         "--rows", "0",
     ],
     "microcontrollers": [],
+    "mcu_budgets": [
+        "--data", "digits", "--width", "8", "--original-steps", "2", "--search-steps", "4",
+        "--search-batch", "16", "--recovery-steps", "2", "--seeds", "1", "--store",
+        "runs/mcu-budgets-quick",
+    ],
     "baselines": ["--seeds", "1"],
     "collapse": ["--networks", "5", "--nets"],
     "coverage": ["--models", "resnet10t", "--targets", "analytic"],
@@ -76,6 +81,13 @@ QUICK = {
         "--data", "digits", "--steps", "2", "--seeds", "1", "--floors", "--methods",
         "--store", "runs/ran-e-cifar-quick",
     ],
+    "lana_claims": [
+        "--data", "digits", "--target", "analytic", "--key", "macs", "--steps", "2",
+        "--distil-steps", "2", "--short-steps", "2", "--score-images", "64", "--networks", "4",
+        "--randoms", "1", "--budgets", "50", "--seeds", "1", "--sizes", "6x8", "--instances", "2",
+        "--store", "runs/lana-claims-quick",
+    ],
+    "prune_anything": ["--models", "resnet10t", "--store", "runs/prune-anything-quick"],
     "repnas_alike": [
         "--data", "digits", "--steps", "2", "--seeds", "1", "--randoms", "1", "--store",
         "runs/repnas-alike-quick",
@@ -88,6 +100,14 @@ QUICK = {
     "padnas_ranking": [
         "--data", "digits", "--search-steps", "6", "--steps", "2", "--networks", "3", "--seeds",
         "1", "--window", "0.5", "--store", "runs/padnas-ranking-quick",
+    ],
+    "soft_masks": [
+        "--data", "digits", "--target", "analytic", "--key", "macs", "--shares", "0.5",
+        "--original-steps", "2", "--steps", "3", "--every", "1", "--seeds", "1", "--store",
+        "runs/soft-masks-quick",
+    ],
+    "allocate_speed": [
+        "--groups", "6", "--options", "5", "--seeds", "1", "--resources", "1", "2", "--limit", "5",
     ],
 }  # fmt: skip
 NAMES = tuple(QUICK)

@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 from torch import nn
 
+from chipfit.blocks.registry import register_block
 from chipfit.errors import BadInput
 
 #: Activation modules by the name that an :class:`~chipfit.graph.op.Op` uses for them.
@@ -46,6 +47,11 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
+@register_block(
+    "conv_bn_act",
+    summary="convolution, dense or in groups, batch norm and activation",
+    source="Ioffe and Szegedy, ICML 2015, arXiv 1502.03167",
+)
 class ConvBNAct(nn.Sequential):
     """Convolution without bias, batch norm and, unless ``act`` is ``"none"``, an activation.
 

@@ -12,9 +12,9 @@ from torch import nn
 from chipfit.blocks.skip import is_absent
 from chipfit.errors import BadInput
 from chipfit.graph.capture import trace
+from chipfit.graph.pieces import piece_at
 from chipfit.graph.splice import Piece, fused, splice, trace_piece
 from chipfit.graph.workload import Node, Workload
-from chipfit.methods.workload_pieces import piece_at
 from chipfit.rewrite.replay import replay
 from chipfit.space.blocks import KEEP, BlockChoice, BlockSpace, Operation
 from chipfit.space.node_rule import empty_nodes_of

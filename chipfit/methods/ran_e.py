@@ -25,6 +25,7 @@ import numpy as np
 from chipfit.cost.cost import Cost
 from chipfit.files import write_state
 from chipfit.methods.base import METHODS, Problem
+from chipfit.methods.levels import family_levels, next_limits
 from chipfit.methods.ran_e_inherit import edits_of
 from chipfit.methods.ran_e_jobs import (
     BATCH,
@@ -94,15 +95,14 @@ class RanE:
             return
         learned, log_odds = _gates(problem, run, settings, plan)
         scores = _worth(problem, run, plan, learned)
-        levels = _levels(problem, run, settings, start)
+        levels = family_levels(problem, run, "ran-e", int(settings["steps"]), start)
         step, cost = 0, start
         while not problem.budget.met(cost):
             step += 1
             key = f"ran-e/step/{step}"
             done = run.recall(key)
             if done is None:
-                left = [one for one in levels if any(cost[k] > v for k, v in one.items())]
-                limits = dict(left[0] if left else problem.budget.limits)
+                limits = next_limits(problem, levels, cost)
                 done = take_step(
                     problem, run, settings, step, plan, learned, limits, log_odds, scores
                 )
@@ -113,23 +113,6 @@ class RanE:
                 f"validation {done[problem.val_metric]:.4f}"
             )
             yield candidate
-
-
-def _levels(
-    problem: Problem, run: Run, settings: Mapping[str, Any], start: Cost
-) -> list[dict[str, float]]:
-    """Return the budgets of the family, evenly from the original's cost to the one asked for."""
-    done = run.recall("ran-e/levels")
-    if done is None:
-        count = int(settings["steps"])
-        limits = problem.budget.limits
-        levels = [
-            {k: max(v, start[k] - (start[k] - v) * i / count) for k, v in limits.items()}
-            for i in range(1, count + 1)
-        ]
-        done = run.record("levels", "ran-e/levels", levels=levels)
-    levels = [dict(level) for level in done["levels"]]
-    return [*levels, dict(problem.budget.limits)]
 
 
 def _gates(

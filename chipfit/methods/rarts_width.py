@@ -169,26 +169,10 @@ class WidthSearch:
     def _candidate(self, step: int, done: Mapping[str, Any]) -> Candidate:
         """Return the member of a step; its changes say group by group what it saved."""
         name, row = f"{NAME}-{step:02}", tuple(int(i) for i in done["row"])
-        changed = [b for b, i in enumerate(row) if i != self.costs.full[b]]
-        # Costs of neighbours depend on each other: savings are told in order, and add up.
-        path = [
-            tuple(row[b] if b in changed[:n] else i for b, i in enumerate(self.costs.full))
-            for n in range(len(changed) + 1)
-        ]
-        spent = self.costs.networks(path)
-        changes = []
-        for n, b in enumerate(changed):
-            choice = self.costs.space.choices[b]
-            saved = {
-                f"{key}_saved": spent[n][key] - value
-                for key, value in spent[n + 1].values.items()
-                if key in spent[n]
-            }
-            changes.append({"step": step, "group": choice.name, "from": choice.options[-1],
-                            "to": choice.options[row[b]], **saved})  # fmt: skip
         metric = self.problem.val_metric
         return Candidate(
             id=name, edits=self._edits(done["kept"]), step=step, parent=ORIGINAL,
             weights=f"candidates/{name}/short.safetensors", predicted=dict(done["predicted"]),
-            architecture=self.costs.names(row), metrics={metric: done[metric]}, changes=changes,
+            architecture=self.costs.names(row), metrics={metric: done[metric]},
+            changes=self.costs.changes(step, row),
         )  # fmt: skip

@@ -11,10 +11,10 @@ from torch import nn
 
 from chipfit.errors import BadInput
 from chipfit.graph.capture import trace
+from chipfit.graph.pieces import piece_at
 from chipfit.graph.splice import Piece, splice, trace_piece
 from chipfit.graph.workload import Workload
 from chipfit.methods.cell_workload import CellWorkload
-from chipfit.methods.workload_pieces import piece_at
 from chipfit.rewrite.replay import replay
 from chipfit.space.blocks import KEEP, BlockSpace
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from chipfit.cost.cost import Cost
 from chipfit.files import read_state, write_state
 from chipfit.methods.base import Problem
+from chipfit.methods.levels import family_levels, next_limits
 from chipfit.methods.ranges import require_in_range
 from chipfit.methods.reach import cost_text
 from chipfit.methods.space_costs import SpaceCosts, costs_of
@@ -181,8 +182,7 @@ class SupernetSearch(ABC):
             key = f"{self.name}/step/{step}"
             done = run.recall(key)
             if done is None:
-                left = [one for one in levels if any(cost[k] > v for k, v in one.items())]
-                limits = dict(left[0] if left else problem.budget.limits)
+                limits = next_limits(problem, levels, cost)
                 rows = self.rows(problem, opened, supernet, limits)
                 done = judge(
                     problem, run, supernet,
@@ -199,15 +199,7 @@ class SupernetSearch(ABC):
         self, problem: Problem, run: Run, count: int, start: Cost
     ) -> list[dict[str, float]]:
         """Return the budgets of the family, from the original's cost to the one asked for."""
-        done = run.recall(f"{self.name}/levels")
-        if done is None:
-            limits = problem.budget.limits
-            levels = [
-                {k: max(v, start[k] - (start[k] - v) * i / count) for k, v in limits.items()}
-                for i in range(1, count + 1)
-            ]
-            done = run.record("levels", f"{self.name}/levels", levels=levels)
-        return [dict(level) for level in done["levels"]]
+        return family_levels(problem, run, self.name, count, start)
 
     def searched(self, problem: Problem, run: Run, opened: Opened) -> Supernet:
         """Return the supernet after its search, which runs once per run directory."""

@@ -1,22 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Costs of all width variants of a network, as costs of any other search space."""
+"""Widths that RARTS's gates choose from: what a channel costs, and which widths fit a budget."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from chipfit.errors import InfeasibleBudget
 from chipfit.graph.channels import ChannelGroup
 from chipfit.methods.base import Problem
-from chipfit.methods.reach import cost_text
-from chipfit.methods.space_costs import SpaceCosts, Values
-from chipfit.methods.widths import WidthPricer
-from chipfit.space.choice import Choice, SearchSpace
-from chipfit.space.widths import width_space
+from chipfit.methods.space_costs import Values
+from chipfit.methods.width_table import WidthTable, thinned_widths
 
 
-class WidthCosts(SpaceCosts):
-    """Costs of architectures whose choices are the widths of channel groups.
+class WidthCosts(WidthTable):
+    """Prices of channels, and widths of high score within a budget.
 
     Args:
         problem: Gives network, target, table and budget.
@@ -28,22 +24,7 @@ class WidthCosts(SpaceCosts):
     """
 
     def __init__(self, problem: Problem, groups: Sequence[ChannelGroup], most: int) -> None:
-        self._problem = problem
-        self.space = SearchSpace(
-            tuple(
-                Choice(choice.name, _thinned(choice.options, most), ordered=True)
-                for choice in width_space(groups, problem.target.alignment)
-            )
-        )
-        self.groups = [next(g for g in groups if g.name == c.name) for c in self.space]
-        self.pricer = WidthPricer(problem, groups)
-        self.workload = self.pricer.workload  # type: ignore[assignment]
-        self._functions, self._vectorised, self._expectations = {}, {}, {}
-
-    @property
-    def full(self) -> tuple[int, ...]:
-        """The network as it is, as option indices."""
-        return tuple(len(choice.options) - 1 for choice in self.space)
+        super().__init__(problem, groups, thinned_widths(groups, problem.target.alignment, most))
 
     def channel_prices(self) -> list[float]:
         """Return what a channel of each group costs, relative to the bounds, 1 on average.
@@ -62,21 +43,6 @@ class WidthCosts(SpaceCosts):
         channels = sum(choice.options[-1] for choice in self.space)
         total = sum(p * c.options[-1] for p, c in zip(prices, self.space, strict=True))
         return [p * channels / total if total else 1.0 for p in prices]
-
-    def check(self) -> None:
-        """Refuse a budget that the narrowest network is over.
-
-        Raises:
-            InfeasibleBudget: The message says what that one costs.
-        """
-        cheapest = self.networks([(0,) * len(self.full)])[0]
-        if not self._problem.budget.met(cheapest):
-            raise InfeasibleBudget(
-                f"the budget {self._problem.budget} cannot be met by widths: the narrowest network "
-                f"costs {cost_text(cheapest, self._problem.budget)}",
-                "the original costs "
-                f"{cost_text(self._problem.original_cost, self._problem.budget)}",
-            )
 
     def widest(
         self, scores: Sequence[Values], limits: Mapping[str, float], count: int
@@ -139,9 +105,3 @@ def _exchanges(row: tuple[int, ...], full: tuple[int, ...]) -> list[tuple[int, .
 
 def _score(scores: Sequence[Values], row: Sequence[int]) -> float:
     return float(sum(own[i] for own, i in zip(scores, row, strict=True)))
-
-
-def _thinned(options: Sequence[int], most: int) -> tuple[int, ...]:
-    if len(options) <= most:
-        return tuple(options)
-    return tuple(options[round(i * (len(options) - 1) / (most - 1))] for i in range(most))

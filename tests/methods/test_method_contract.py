@@ -14,6 +14,11 @@ from chipfit.rewrite import rewrite_from_json
 
 #: Smallest settings of each method.
 QUICK = {
+    "auto": {
+        "points": 1, "widths": 3, "score_images": 32, "importance_batches": 1, "rounds": (2, 2),
+        "val_images": 50,
+    },
+    "mcu": {"search_steps": 4, "batch_size": 16, "val_images": 50},
     "netadapt": {"steps": 2, "short_steps": 2, "val_images": 50},
     "ran-e": {
         "search_steps": 2, "steps": 1, "proposals": 1, "short_steps": 2, "val_images": 50,
@@ -24,6 +29,11 @@ QUICK = {
         "search_steps": 4, "batch_size": 16, "val_images": 50, "proposals": 2, "order": 2,
     },
     "fbnet": {"search_steps": 4, "batch_size": 16, "val_images": 50, "proposals": 2},
+    "lana": {
+        "kinds": ("skip", "conv", "separable"), "kernels": (3,), "distil_steps": 2,
+        "batch_size": 16, "together": 2, "score_images": 32, "levels": 1, "solutions": 2,
+        "short_steps": 2, "val_images": 50,
+    },
     "padnas": {
         "search_steps": 4, "batch_size": 16, "val_images": 20, "proposals": 2, "population": 4,
         "generations": 2, "evolution_images": 20, "phases": (1.0, 1.0),
@@ -34,21 +44,26 @@ QUICK = {
         "architecture_rate": 0.5, "expansions": (2.0, 3.0, 6.0),
     },
     "rarts": {"search_steps": 4, "batch_size": 16, "val_images": 50, "proposals": 2},
+    "smcp": {"search_steps": 4, "every": 2, "widths": 3, "val_images": 50},
 }  # fmt: skip
 #: Networks that a method needs, where the usual one holds nothing that it could decide.
 NETS = {"repnas": "tiny_rep_branches"}
 #: A value of an option that each method refuses.
 WRONG = {
+    "auto": {"rounds": (0,)},
+    "mcu": {"tighten": 0.9},
     "netadapt": {"selection": "luck"},
     "ran-e": {"steps": 0},
     "ran-i": {"rule": "luck"},
     "repnas": {"shares": (0.0,)},
     "darts": {"order": 3},
     "fbnet": {"levels": 0},
+    "lana": {"overlap": 1.5},
     "padnas": {"phases": (1.0, 0.0)},
     "proxylessnas": {"update": "luck"},
     "prunet": {"move_start": 0.4},
     "rarts": {"coupling": 0.0},
+    "smcp": {"mode": "luck"},
 }
 NAMES = [entry.name for entry in METHODS]
 

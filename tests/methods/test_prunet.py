@@ -19,7 +19,7 @@ def test_windows_and_prunings_leave_a_network_in_the_band_of_the_budget(problem)
     assert asked.budget.met(family[-1].predicted)
     assert family[-1].predicted["macs"] >= 0.9 * asked.budget.limits["macs"]
     assert any("searches k3_h" in line for line in said)
-    opened = method._open(asked)
+    opened = method.open_problem(asked)
     fresh = method.make_supernet(asked, opened)
     kept = run.recall("prunet/searched")["structure"]
     assert kept != fresh.structure()
