@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from chipfit.errors import BadInput
 from chipfit.supernet.blockwise_student import Replacement, Student, relative_error
 from chipfit.supernet.blockwise_taps import tapped
-from chipfit.tasks.base import Batch, Task
+from chipfit.tasks.base import Task
+from chipfit.train.batches import endless_batches
 from chipfit.train.checkpoint import (
     read_checkpoint,
     require_equal,
@@ -165,7 +166,7 @@ class _Training:
         steps = self.settings.steps
         if not learners:
             return
-        batches = _batches(self.task, self.settings.batch_size, self.seed, self.step)
+        batches = endless_batches(self.task, self.settings.batch_size, self.seed, self.step)
         by_place = _by_place(learners)
 
         def learn(place: str, x: Tensor, wanted: Tensor) -> None:
@@ -257,13 +258,3 @@ def _by_place(students: Sequence[Student]) -> dict[str, list[Student]]:
     for student in students:
         found.setdefault(student.place, []).append(student)
     return found
-
-
-def _batches(task: Task, batch_size: int, seed: int, start: int) -> Iterator[Batch]:
-    """Yield training batches for ever, from the one of number ``start``."""
-    per_epoch = task.steps_per_epoch(batch_size)
-    epoch, first = divmod(start, per_epoch)
-    while True:
-        for batch in task.train_batches(batch_size, seed, epoch, start=first):
-            yield batch._replace(inputs=laid_out(batch.inputs))
-        epoch, first = epoch + 1, 0

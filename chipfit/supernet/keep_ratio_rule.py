@@ -89,11 +89,7 @@ class KeepRatioRule(SearchRule):
 
     def weight_step(self, state: SearchState, batch: Batch) -> float:
         """Take one step of the weights with the masks as they are; return the loss."""
-        state.weight_optimizer.zero_grad(set_to_none=True)
-        loss = state.loss(batch)
-        loss.backward()
-        state.step_weights()
-        return loss.item()
+        return state.weight_step(batch)
 
     def architecture_step(self, state: SearchState, batch: Batch) -> float:
         """Take one step of the ratios under the present bounds; return the task's loss.

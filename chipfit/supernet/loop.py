@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,8 +18,9 @@ from chipfit.supernet.distributed import alone, in_step, shared
 from chipfit.supernet.search_checkpoint import read_search, write_search
 from chipfit.supernet.search_rule import SearchRule
 from chipfit.supernet.search_state import LoopSettings, SearchState
-from chipfit.tasks.base import Batch, Task
-from chipfit.train.contexts import channels_last, laid_out
+from chipfit.tasks.base import Task
+from chipfit.train.batches import endless_batches
+from chipfit.train.contexts import channels_last
 from chipfit.train.randomness import private_global_stream, seed_global_stream
 
 #: Steps over which reported losses are averaged (time constant).
@@ -59,9 +60,12 @@ def search_supernet(
             read_search(checkpoint, identity, state, rule)
         with in_step(state, rule, halves):
             state.supernet.train()
-            weight_batches = _batches(halves[0], settings.batch_size, state.seed, state.step)
+            size, seed = settings.batch_size, state.seed
+            weight_batches = endless_batches(halves[0], size, seed, state.step)
             done = 0 if state.step == 0 else _architecture_steps(settings, state.step)
-            architecture_batches = _batches(halves[1], settings.batch_size, state.seed + 1, done)
+            architecture_batches = endless_batches(
+                halves[1], settings.batch_size, state.seed + 1, done
+            )
             started = time.perf_counter()
             while state.step < settings.steps:
                 seed_global_stream(state.seed, state.step)
@@ -90,16 +94,6 @@ def _architecture_steps(settings: LoopSettings, step: int) -> int:
     """Return how many steps of the logits come before ``step``."""
     warm = settings.warmup * settings.steps
     return sum(1 for s in range(0, step, settings.every) if s >= warm)
-
-
-def _batches(task: Task, batch_size: int, seed: int, start: int) -> Iterator[Batch]:
-    """Yield batches for ever, from the one of number ``start``."""
-    per_epoch = task.steps_per_epoch(batch_size)
-    epoch, first = divmod(start, per_epoch)
-    while True:
-        for batch in task.train_batches(batch_size, seed, epoch, start=first):
-            yield batch._replace(inputs=laid_out(batch.inputs))
-        epoch, first = epoch + 1, 0
 
 
 def _average(state: SearchState, name: str, value: float) -> None:

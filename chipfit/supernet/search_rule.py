@@ -34,11 +34,7 @@ class SearchRule:
     def weight_step(self, state: SearchState, batch: Batch) -> float:
         """Take one step of the weights on a batch of the first half; return the loss."""
         state.supernet.draw(self.weight_relaxation, state.temperature, state.noise(0))
-        state.weight_optimizer.zero_grad(set_to_none=True)
-        loss = state.loss(batch)
-        loss.backward()
-        state.step_weights()
-        return loss.item()
+        return state.weight_step(batch)
 
     def architecture_step(self, state: SearchState, batch: Batch) -> float:
         """Take one step of the logits on a batch of the second half; return the task's loss."""

@@ -139,6 +139,14 @@ class SearchState:
         outputs = self.task.forward(self.supernet, batch)
         return self.task.criterion(outputs, batch)
 
+    def weight_step(self, batch: Batch) -> float:
+        """Take one plain step of the weights, as operations are drawn; return the loss."""
+        self.weight_optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(batch)
+        loss.backward()
+        self.step_weights()
+        return loss.item()
+
     def step_weights(self) -> None:
         """Clip the gradient and move the weights."""
         if self.settings.gradient_clip:

@@ -50,11 +50,7 @@ class WidthRule(RartsRule):
         done, self._train_loss = self._train_loss, None
         if done is not None:
             return done
-        state.weight_optimizer.zero_grad(set_to_none=True)
-        loss = state.loss(batch)
-        loss.backward()
-        state.step_weights()
-        return loss.item()
+        return state.weight_step(batch)
 
     def architecture_step(self, state: SearchState, batch: Batch) -> float:
         """Take one step of the copy, the weights and the gates; return the validation loss."""
