@@ -86,6 +86,12 @@ def fit(
             f"{chosen.method} searches in one process, and torchrun started several",
             "start it without torchrun; --workers says how many processes it may start itself",
         )
+    if task.own_training is not None and not getattr(method, "own_loops", False):
+        raise BadInput(
+            f"{chosen.method} needs batches and a loss, and the task {task.name} trains through"
+            " finetune(model, steps) alone",
+            "define make_task() that returns a chipfit.tasks.Task, or use --method netadapt",
+        )
     options = method_options(method, chosen)
     if isinstance(net, nn.Module):
         net = copy.deepcopy(net)  # what the user holds in his hands is not trained behind his back

@@ -78,7 +78,9 @@ class Method(Protocol):
     calling :meth:`search` again, even with a tighter budget, continues instead of starting over.
     """
 
-    #: Accepted options by name with their default values.
+    #: Accepted options by name with their default values. A method may also say
+    #: ``many_processes`` (one torchrun can search together) and ``own_loops`` (it works with tasks
+    #: that train by functions of the user's, and give neither batches nor a loss).
     defaults: Mapping[str, Any]
 
     def check(self, problem: Problem) -> None:

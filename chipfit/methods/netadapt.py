@@ -58,6 +58,8 @@ class NetAdapt:
     images that judge a proposal (0: all).
     """
 
+    #: A task's own loop is enough: nothing here asks for batches or gradients.
+    own_loops = True
     defaults: Mapping[str, Any] = {
         "steps": 16, "decay": 0.96, "initial_reduction": 0.0, "short_steps": 30,
         "selection": "accuracy", "val_images": 2000,

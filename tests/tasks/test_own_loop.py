@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from chipfit.errors import BadInput, BadTask, RunMismatch, TrainingDiverged
+from chipfit.flow.fit import fit
 from chipfit.tasks import OwnLoop, load_task
 from chipfit.train.loop import fit_model
 from chipfit.train.recipe import Recipe
@@ -174,3 +175,11 @@ def test_a_loop_that_diverges_or_fails_is_reported():
         fit_model(net(), task(diverge), RECIPE)
     with pytest.raises(BadTask, match=r"fail\(\) of mine failed: KeyError"):
         fit_model(net(), task(fail), RECIPE)
+
+
+def test_methods_that_need_batches_refuse_before_anything_is_trained(tmp_path):
+    task = written(tmp_path, "num_classes = 2\n")
+    for method in ("auto", "fbnet", "smcp"):
+        with pytest.raises(BadInput, match="make_task"):
+            fit(net(), "analytic", "macs=80%", task, method=method, run=tmp_path / method)
+        assert not (tmp_path / method).exists()
