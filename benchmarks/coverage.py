@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.coverage_child import Child
+from benchmarks.child import Child
 from benchmarks.output import Report, command, parser
 from chipfit.cli.console import Terminal
 from chipfit.errors import BadInput
@@ -59,7 +59,7 @@ def measure(
     When ``minutes`` are over, what is left to do is left out.
     """
     families, known, end = timm_models(), stored(path), time.monotonic() + 60 * minutes
-    terminal, child = Terminal(), Child(memory_gib)
+    terminal, child = Terminal(), Child("benchmarks.coverage_child", memory_gib)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         for i, name in enumerate(names):
@@ -69,10 +69,10 @@ def measure(
                 continue
             terminal.progress(f"{i + 1} of {len(names)}: {name}")
             if "trace" not in row:
-                row["trace"] = child.ask(name, "trace", seconds * 3)
+                row["trace"] = child.ask([name, "trace"], seconds * 3)
             for target in left:
                 row["targets"][target] = (
-                    child.ask(name, target, seconds) if "nodes" in row["trace"]
+                    child.ask([name, target], seconds) if "nodes" in row["trace"]
                     else {"reason": "not traced"}
                 )  # fmt: skip
             known[name] = row

@@ -15,15 +15,13 @@ and its results stand in ``--store``: the same command continues where it stoppe
 from __future__ import annotations
 
 import json
-import select
-import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.child import Child
 from benchmarks.coverage import listed
 from benchmarks.output import Report, command, parser
 from benchmarks.prune_anything_child import WAYS
@@ -32,55 +30,6 @@ from chipfit.errors import BadInput
 from chipfit.flow.timm_zoo import timm_models
 
 Answer = dict[str, Any]
-#: Seconds that a fresh child may take to import everything, on top of the limit.
-START_SECONDS = 120.0
-
-
-class Child:
-    """A process that narrows networks; a new one is started after a crash or a hang.
-
-    Args:
-        memory_gib: Most address space that it may use.
-    """
-
-    def __init__(self, memory_gib: float) -> None:
-        self._memory_gib = memory_gib
-        self._process: subprocess.Popen[str] | None = None
-
-    def ask(self, question: Sequence[Any], seconds: float) -> Answer:
-        """Return what the child says to ``question``, or why it said nothing."""
-        fresh = self._process is None
-        process = self._process or self._start()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        start = time.monotonic()
-        process.stdin.write(json.dumps(question) + "\n")
-        process.stdin.flush()
-        limit = seconds + (START_SECONDS if fresh else 0.0)
-        ready, _, _ = select.select([process.stdout], [], [], limit)
-        line = process.stdout.readline() if ready else ""
-        if line:
-            return {**json.loads(line), "seconds": round(time.monotonic() - start, 2)}
-        if not ready:
-            self.stop()
-            return {"reason": f"takes over {seconds:g} s"}
-        code = process.wait()
-        self.stop()
-        return {"reason": f"the process ended with code {code}"}
-
-    def _start(self) -> subprocess.Popen[str]:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.prune_anything_child", str(self._memory_gib)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
-        return self._process
-
-    def stop(self) -> None:
-        """End the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
 
 
 def stored(path: Path) -> dict[tuple[str, str], Answer]:
@@ -94,7 +43,11 @@ def measure(
     names: Sequence[str], path: Path, share: float, step: int, seconds: float, memory_gib: float
 ) -> list[Answer]:
     """Return the answers of all models and ways; those that ``path`` holds are not asked again."""
-    known, terminal, child = stored(path), Terminal(), Child(memory_gib)
+    known, terminal, child = (
+        stored(path),
+        Terminal(),
+        Child("benchmarks.prune_anything_child", memory_gib),
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         for i, name in enumerate(names):
