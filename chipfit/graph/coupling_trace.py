@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules import module as nn_module
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from chipfit.graph.module_hooks import module_hooks
 from chipfit.graph.run import explained, output_tensors, running_plainly, unwrapped
 
 
@@ -141,15 +141,8 @@ def _watching(net: nn.Module, stack: list[str]) -> Iterator[None]:
     def leave(module: nn.Module, _: Any, __: Any) -> None:
         stack.pop()
 
-    hooks = [
-        nn_module.register_module_forward_pre_hook(enter),
-        nn_module.register_module_forward_hook(leave, always_call=True),
-    ]
-    try:
+    with module_hooks(enter, leave):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def arguments(net: nn.Module, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules import module as nn_module
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from chipfit.graph.calls import call_name, inside, version, writes
 from chipfit.graph.handlers import ANY_DTYPE, HANDLERS, Declined, RawNode, host, refuse_numbers
 from chipfit.graph.ledger import Ledger
+from chipfit.graph.module_hooks import module_hooks
 from chipfit.graph.op import Shape
 
 
@@ -278,12 +278,5 @@ class Recorder(TorchFunctionMode):
                     self.emit_unsupported(f"TorchScript {kind}", active, new)
             self._stack.pop()
 
-        hooks = [
-            nn_module.register_module_forward_pre_hook(enter),
-            nn_module.register_module_forward_hook(leave, always_call=True),
-        ]
-        try:
+        with module_hooks(enter, leave):
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
