@@ -35,6 +35,10 @@ def rule(*names: str) -> Callable[[Made], Made]:
     return add
 
 
+class Unfollowed(Exception):
+    """A rule does not know this form of its operation; what it computes is frozen."""
+
+
 @dataclass(frozen=True)
 class Site:
     """An axis whose size a module may have written down as a number.
@@ -100,7 +104,7 @@ class Flow:
                 found = pointwise(self, *args, **kwargs)
             else:
                 found = self.unknown(given)
-        except (TypeError, ValueError, IndexError, AttributeError, NotImplementedError):
+        except (TypeError, ValueError, IndexError, AttributeError, Unfollowed):
             found = self.unknown(given)  # an overload that the rule does not expect
         results = [found] if isinstance(found, Axes) else list(found)
         for number, result in zip(call.results, results, strict=False):

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from chipfit.graph.coupling_axes import Axes, Layers, merged
-from chipfit.graph.coupling_rules import Flow, pointwise, rule
+from chipfit.graph.coupling_rules import Flow, Unfollowed, pointwise, rule
 
 
 @rule("convolution", "_convolution", "conv2d", "conv1d")
@@ -23,7 +23,7 @@ def convolution(
     outputs.
     """
     if len(x.shape) != len(weight.shape):
-        raise NotImplementedError
+        raise Unfollowed
     flow.freeze(x, range(2, len(x.shape)), "convolves over it")
     flow.freeze(weight, range(2, len(weight.shape)), "convolves with it")
     made: Layers
@@ -91,7 +91,7 @@ def product(flow: Flow, a: Axes, b: Axes) -> Axes:
 def added_product(flow: Flow, c: Axes, a: Axes, b: Axes, **_: Any) -> Axes:
     """Add something to a product."""
     if flow.call.name == "addbmm":
-        raise NotImplementedError
+        raise Unfollowed
     return pointwise(flow, product(flow, a, b), c)
 
 

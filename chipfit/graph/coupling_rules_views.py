@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from chipfit.graph.coupling_axes import Axes, Layers, joined, merged
-from chipfit.graph.coupling_rules import Flow, rule
+from chipfit.graph.coupling_rules import Flow, Unfollowed, rule
 
 
 @rule("view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "unflatten")
@@ -184,7 +184,7 @@ def index(flow: Flow, x: Axes, indices: Sequence[Axes | None]) -> Axes:
         if own is not None:
             flow.freeze(own, range(len(own.shape)), "looks entries up by it")
     if not used or used[-1] - used[0] + 1 != len(used):
-        raise NotImplementedError
+        raise Unfollowed
     new = len(flow.shape()) - (len(x.shape) - len(used))
     layers = [*x.layers[: used[0]], *([] for _ in range(new)), *x.layers[used[-1] + 1 :]]
     return Axes(flow.shape(), layers)
@@ -243,7 +243,7 @@ def pad(flow: Flow, x: Axes, padding: Sequence[int], *_: Any) -> Axes:
 def as_strided(flow: Flow, x: Axes, size: Sequence[int], *_: Any) -> Axes:
     """Keep the order of entries, as pooling in channels-last order does; nothing else."""
     if tuple(size) != x.shape:
-        raise NotImplementedError
+        raise Unfollowed
     return x
 
 
