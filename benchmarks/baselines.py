@@ -22,9 +22,10 @@ from typing import Any
 from torch import nn
 
 from benchmarks.finished import FinishedRun
-from benchmarks.narrowing import Ladder, MagnitudePruning, UniformWidths, largest_within
+from benchmarks.narrowing import MagnitudePruning, UniformWidths, largest_within
 from benchmarks.output import Report, command, parser, spread
 from benchmarks.recovering import RecoverJob, recover
+from benchmarks.within import confirmed
 from chipfit.cli.console import Terminal
 from chipfit.errors import BadInput
 from chipfit.files import read_state
@@ -37,8 +38,6 @@ from chipfit.workers import WorkerPool
 
 NETADAPT = "NetAdapt"
 ORIGINAL = "original"
-#: A ladder is stepped down by this share of it where a measurement is not confirmed.
-CONFIRMATION_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -58,19 +57,6 @@ class Contestant:
     recipe: Recipe
     before: int = 0
     how: str = ""
-
-
-def confirmed(run: FinishedRun, ladder: Ladder, rung: int) -> int:
-    """Return the rung, or a lower one that is within the budget when it is measured once more.
-
-    The largest of many noisy measurements that was within the budget was partly lucky.
-    """
-    step = max(1, len(ladder) // CONFIRMATION_STEPS)
-    while run.target.provenance == "measured" and rung >= step:
-        if run.within_budget([ladder[rung]])[0]:
-            break
-        rung -= step
-    return rung
 
 
 def contestants(run: FinishedRun, widths: bool) -> list[Contestant]:
@@ -96,7 +82,8 @@ def contestants(run: FinishedRun, widths: bool) -> list[Contestant]:
     plain = plain if widths else []
     for name, kind in kinds.items():
         ladder = kind(run.net, run.example, run.target.alignment, keep)
-        rung = confirmed(run, ladder, largest_within(ladder, run.within_budget, name))
+        rung = largest_within(ladder, run.within_budget, name)
+        rung = confirmed(run.target, run.within_budget, ladder, rung)
         plain.append((name, ladder[rung], ladder.describe(rung)))
         terminal.progress(f"{name}: the largest within {run.budget} is {ladder.describe(rung)}")
     for name, narrow, how in plain:

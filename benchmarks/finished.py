@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from benchmarks.within import costs_of_networks, within_budget
 from chipfit.cost.budget import Budget
 from chipfit.cost.cost import Cost
 from chipfit.errors import BadInput, RunMismatch
-from chipfit.export.onnx import to_onnx
-from chipfit.flow.finalise import cost_fields
 from chipfit.flow.network import load_network
-from chipfit.graph.capture import capture
-from chipfit.graph.workload import Program, Workload
 from chipfit.runs.candidate import ORIGINAL, Candidate
 from chipfit.runs.run import Run
 from chipfit.targets import Target, create
@@ -101,36 +97,12 @@ class FinishedRun:
 
     def costs(self, nets: Sequence[nn.Module]) -> list[dict[str, float]]:
         """Return what networks cost with their own weights, compared in one session."""
-        programs = [capture(net, self.example) for net in nets]
-        with tempfile.TemporaryDirectory(prefix="chipfit-bench-") as folder:
-            subjects: list[Workload | Program | Path] = list(programs)
-            if self.target.provenance == "measured":  # the files are what a run measures, too
-                subjects = [
-                    to_onnx(net, self.example, Path(folder) / f"{i}.onnx")
-                    for i, net in enumerate(nets)
-                ]
-            found = self.target.cost_many(subjects)
-        return [
-            cost_fields(cost, self.target, program.workload)["cost"]
-            for cost, program in zip(found, programs, strict=True)
-        ]
+        return costs_of_networks(self.target, self.example, nets)
 
     def within_budget(self, nets: Sequence[nn.Module]) -> list[bool]:
-        """Tell of each network whether it is within the budget.
-
-        Where the target measures, speed drifts from session to session: bounds are then taken as
-        a share of the original, which is measured alongside.
-        """
-        drift = dict.fromkeys(self.budget.keys, 1.0)
-        if self.target.provenance == "measured":
-            now, *costs = self.costs([self.net, *nets])
-            drift = {key: now[key] / self.original.cost[key] for key in self.budget.keys}
-        else:
-            costs = self.costs(nets)
-        return [
-            all(cost[key] <= limit * drift[key] for key, limit in self.budget.limits.items())
-            for cost in costs
-        ]
+        """Tell of each network whether it is within the budget."""
+        cost = self.original.cost
+        return within_budget(self.target, self.example, self.net, cost, self.budget, nets)
 
     def images(self, member: Candidate) -> dict[str, int]:
         """Return the training images that NetAdapt spent on the way to ``member``.

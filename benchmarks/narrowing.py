@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two plain ways to make a network narrower, and the largest result that a budget allows."""
+"""Plain ways to make a network narrower, and the largest result that a budget allows."""
 
 from __future__ import annotations
 
 import copy
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from chipfit.graph.channels import ChannelGroup, channel_groups
 from chipfit.graph.pruning_library import torch_pruning
 from chipfit.methods.widths import keep_largest
 from chipfit.rewrite import edits_for, side_sizes, slice_channels
+from chipfit.tasks import Task
 
 #: Networks compiled, or measured in one session, per round of the search.
 PROBES = 4
@@ -89,17 +91,38 @@ class UniformWidths:
         return f"width x {self.factors[rung]:.3f}"
 
 
-class MagnitudePruning:
-    """One-shot global magnitude pruning by Torch-Pruning's own pruner.
+#: Importances of Torch-Pruning by name: class and arguments. Its importances all take in the whole
+#: group of coupled layers; ``group-norm`` differs from ``magnitude`` by the normalisation within a
+#: group (by its largest channel, not by the mean), as its examples set it for ``GroupNormPruner``.
+IMPORTANCES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "magnitude": ("MagnitudeImportance", {"p": 2}),
+    "bn-scale": ("BNScaleImportance", {}),
+    "group-norm": ("GroupMagnitudeImportance", {"p": 2, "normalizer": "max"}),
+    "taylor": ("GroupTaylorImportance", {}),
+}
 
-    Layers whose channels must stay (the classifier) are ignored. Arguments as for
+
+class LibraryPruning:
+    """One-shot global pruning by Torch-Pruning's own pruner.
+
+    Layers whose channels must stay (the classifier) are ignored. First arguments as for
     :class:`UniformWidths`.
+
+    Args:
+        net: The trained original; its weights are inherited.
+        example: Its input, ``(1, C, H, W)``.
+        alignment: Widths are multiples of it.
+        keep: Prefixes of modules whose widths stay.
+        importance: Of :data:`IMPORTANCES`.
+        gradients: Of the loss, by parameter; ``taylor`` needs them.
     """
 
     def __init__(
-        self, net: nn.Module, example: torch.Tensor, alignment: int, keep: Sequence[str] = ()
-    ) -> None:
+        self, net: nn.Module, example: torch.Tensor, alignment: int, keep: Sequence[str] = (),
+        importance: str = "magnitude", gradients: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:  # fmt: skip
         self._net, self._example, self._step = net, example, alignment
+        self._importance, self._gradients = importance, gradients or {}
         frozen = [group for group in channel_groups(net, example, keep) if group.frozen]
         self._ignored = sorted(
             {member.module for g in frozen for member in g.members if member.side == "out"}
@@ -116,25 +139,51 @@ class MagnitudePruning:
         tp = torch_pruning()
 
         pruned = copy.deepcopy(self._net).eval()
-        for parameter in pruned.parameters():
+        for name, parameter in pruned.named_parameters():
             parameter.requires_grad_(True)
+            if name in self._gradients:
+                parameter.grad = self._gradients[name].clone()
+        kind, settings = IMPORTANCES[self._importance]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pruner = tp.pruner.BasePruner(
                 pruned,
                 self._example,
-                importance=tp.importance.MagnitudeImportance(p=2),
+                importance=getattr(tp.importance, kind)(**settings),
                 global_pruning=True,
                 pruning_ratio=self.ratio(rung),
                 round_to=self._step,
                 ignored_layers=[pruned.get_submodule(name) for name in self._ignored],
             )
             pruner.step()
+        pruned.zero_grad(set_to_none=True)
         return pruned
 
     def describe(self, rung: int) -> str:
         """Return the pruning ratio of a rung."""
         return f"pruning ratio {self.ratio(rung):.4f}"
+
+
+class MagnitudePruning(LibraryPruning):
+    """By the L2 norm of all weights of a channel's group, relative to the group's mean."""
+
+
+def loss_gradients(net: nn.Module, task: Task, batches: int, seed: int) -> dict[str, torch.Tensor]:
+    """Return gradients of the task's loss by parameter, summed over training batches.
+
+    Args:
+        net: In evaluation mode; it is not changed.
+        task: Gives batches of its recipe's size, and the loss.
+        batches: How many.
+        seed: Of their order.
+    """
+    copied = copy.deepcopy(net).eval()
+    for parameter in copied.parameters():
+        parameter.requires_grad_(True)
+    size = task.recipe.batch_size
+    for batch in islice(task.train_batches(size, seed, 0, augment=False), batches):
+        task.loss(copied, batch).backward()
+    return {n: p.grad for n, p in copied.named_parameters() if p.grad is not None}
 
 
 def largest_within(

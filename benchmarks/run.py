@@ -106,6 +106,12 @@ QUICK = {
         "--original-steps", "2", "--steps", "3", "--every", "1", "--seeds", "1", "--store",
         "runs/soft-masks-quick",
     ],
+    "side_by_side": [
+        "--nets", "tiny_mobilenet_v2", "--data", "digits", "--targets", "analytic", "--key", "macs",
+        "--shares", "0.6", "--contenders", "smcp", "netadapt", "tp-taylor", "--images", "256",
+        "--epochs", "0.1", "--seeds", "1", "--options", '{"netadapt": {"steps": 2}}', "--workers",
+        "1", "--store", "runs/side-by-side-quick",
+    ],
     "allocate_speed": [
         "--groups", "6", "--options", "5", "--seeds", "1", "--resources", "1", "2", "--limit", "5",
     ],

@@ -39,6 +39,7 @@ def solve_coupled(
     time_limit_s: float = 10.0,
     names: Sequence[str] | None = None,
     pairs: int = PAIRS,
+    everywhere: bool = True,
 ) -> Allocation:
     """Choose one option of every group where the cost of a choice is known as a whole only.
 
@@ -59,6 +60,8 @@ def solve_coupled(
         names: Of the resources, for messages.
         pairs: Moves of two groups whose true cost is asked for in one step, at most; fewer where
             a cost takes long.
+        everywhere: Begin at the best values, the least costs and the worst values too, and not at
+            ``start`` alone.
 
     Returns:
         A choice within the budgets. Nothing is proven about costs that could be anything, so the
@@ -74,7 +77,7 @@ def solve_coupled(
     problem = read_coupled(values, cost_of, budgets, maximum, names, began + time_limit_s)
     problem = replace(problem, pairs=pairs)
     best: NDArray[np.int64] | None = None
-    for first in _starting_points(problem, start):
+    for first in _starting_points(problem, start, everywhere):
         rows: NDArray[np.int64] | None = first
         seen: set[bytes] = set()
         for _ in range(max(1, rounds)):
@@ -90,13 +93,9 @@ def solve_coupled(
 
 
 def _starting_points(
-    problem: CoupledProblem, start: Sequence[int] | None
+    problem: CoupledProblem, start: Sequence[int] | None, everywhere: bool
 ) -> list[NDArray[np.int64]]:
-    high = problem.best_rows(problem.value)
-    changed = problem.changed(high)
-    unit = unit_of(np.abs(problem.budgets))
-    cheap = problem.best_rows(-(changed / unit).sum(axis=1))
-    points = [high, cheap, problem.best_rows(-problem.value)]
+    points = []
     if start is not None:
         codes = np.asarray(start, dtype=np.int64).reshape(-1)
         wanted = np.flatnonzero(codes[problem.group] == problem.option) if (
@@ -107,8 +106,14 @@ def _starting_points(
                 f"start {tuple(start)} is no choice of allowed options",
                 f"give an option's index for each of the {problem.groups} groups",
             )
-        points.insert(0, wanted)
-    return points
+        points = [wanted]
+        if not everywhere:
+            return points
+    high = problem.best_rows(problem.value)
+    changed = problem.changed(high)
+    unit = unit_of(np.abs(problem.budgets))
+    cheap = problem.best_rows(-(changed / unit).sum(axis=1))
+    return [*points, high, cheap, problem.best_rows(-problem.value)]
 
 
 def _round(

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``auto``: widths by several criteria under the device's prices; trainings decide between them.
+"""``auto``: all widths at once under the device's prices; what is left stands for what went.
 
-chipfit's own default. From SMCP and LANA it takes the knapsack over all groups under the target's
-prices, Taylor importance, and the score of a change measured alone; how trainings decide is
-successive halving (Jamieson and Talwalkar, AISTATS 2016, arXiv 1502.07943).
+chipfit's own default. Channels go in the order of a structured Optimal Brain Surgeon
+(:mod:`chipfit.scores.channel_elimination`), which says for every width of every group what is lost
+once the other channels make up for it as well as they can. A knapsack over all groups under the
+target's prices, as in SMCP and LANA, chooses the widths; the weights left are solved layer by
+layer to make what the original makes (:mod:`chipfit.rewrite.reconstruct`), which is layer-wise
+distillation in closed form. How much a group's loss counts is found by trying
+(:mod:`chipfit.methods.auto_step`): it is the whole network that has to be near the original. No
+label is looked at and nothing is trained before the fine-tune at the end.
 """
 
 from __future__ import annotations
@@ -12,9 +17,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from chipfit.cost.cost import Cost
+from chipfit.graph.capture import trace
 from chipfit.graph.channels import ChannelGroup, channel_groups
-from chipfit.methods.auto_criteria import CRITERIA
-from chipfit.methods.auto_stage import look, take_step
+from chipfit.graph.norms_behind import norms_behind
+from chipfit.methods.auto_assembly import BATCH
+from chipfit.methods.auto_step import Known, take_step
 from chipfit.methods.base import METHODS, Problem
 from chipfit.methods.levels import family_levels, next_limits
 from chipfit.methods.ranges import require_in_range
@@ -22,28 +29,33 @@ from chipfit.methods.reach import cost_text
 from chipfit.methods.width_table import WidthTable, thinned_widths, width_table
 from chipfit.runs.candidate import ORIGINAL, Candidate
 from chipfit.runs.run import Run
+from chipfit.scores.channel_elimination import eliminate, input_moments, readers_of
+
+#: Where the search may begin.
+FIRST = ("losses", "both", "capacity", "alike")
 
 
 @METHODS.register(
     "auto",
-    summary="widths by several criteria at once; short trainings decide between them",
+    summary="all widths at once by what the network loses; what is left is solved to stand for it",
     source="chipfit",
 )
 class Auto:
     """The method, with the options below.
 
     Every member of the family (``levels`` budgets, evenly from the original's cost to the one asked
-    for) starts from the original. Each of ``criteria``
-    (:mod:`~chipfit.methods.auto_criteria`) proposes the best widths within the budget by its own
-    measure, of at most ``widths`` per group; ``measured`` looks at up to ``points`` of them on
-    ``score_images`` images, ``taylor`` at ``importance_batches`` batches. The proposals are trained
-    with the original as teacher, in ``rounds`` of so many iterations; after each the better half on
-    ``val_images`` held-out images goes on.
+    for) starts from the original. The first allocations are by each of ``first``: ``losses`` of the
+    groups, ``capacity`` (the sum of the logarithms of widths), ``both``, and all groups ``alike``.
+    Then, ``rounds`` times, ``tries`` allocations by weights near those of the best are added. Each
+    is put together from ``images`` images and judged on as many others by the distance of its
+    outputs from the original's. There are at most ``widths`` widths of each group (0: all that the
+    target likes). With ``solve`` off, weights stay as they were sliced. The member's metric is that
+    on ``val_images`` held-out images (0: all).
     """
 
     defaults: Mapping[str, Any] = {
-        "levels": 1, "criteria": CRITERIA, "widths": 12, "points": 4, "score_images": 256,
-        "importance_batches": 8, "rounds": (40, 80, 160), "val_images": 2000,
+        "levels": 1, "first": FIRST, "rounds": 3, "tries": 6, "widths": 12, "images": 512,
+        "solve": True, "val_images": 2000,
     }  # fmt: skip
 
     def check(self, problem: Problem) -> None:
@@ -52,15 +64,15 @@ class Auto:
 
     def _open(self, problem: Problem) -> tuple[dict[str, Any], list[ChannelGroup], WidthTable]:
         options = {**self.defaults, **problem.options}
-        criteria, rounds = list(options["criteria"]), list(options["rounds"])
+        first = options["first"]
+        options["first"] = (first,) if isinstance(first, str) else tuple(first)
         ranges = {
             "levels": int(options["levels"]) >= 1,
-            "criteria": bool(criteria) and set(criteria) <= set(CRITERIA),
-            "points": int(options["points"]) >= 1,
-            "score_images": int(options["score_images"]) >= 1,
-            "importance_batches": int(options["importance_batches"]) >= 1,
-            "rounds": bool(rounds) and min(int(r) for r in rounds) >= 1,
-            "val_images": int(options["val_images"]) >= 1,
+            "first": bool(options["first"]) and set(options["first"]) <= set(FIRST),
+            "rounds": int(options["rounds"]) >= 0,
+            "tries": int(options["tries"]) >= 1,
+            "images": int(options["images"]) >= 1,
+            "val_images": int(options["val_images"]) >= 0,
         }
         require_in_range("auto", options, ranges)
         groups = channel_groups(problem.net, problem.example, problem.keep)
@@ -68,35 +80,48 @@ class Auto:
         return options, groups, width_table(problem, groups, space)
 
     def search(self, problem: Problem, run: Run) -> Iterator[Candidate]:
-        """Yield one network per budget, with its weights after the last round."""
+        """Yield one network per budget, with its weights solved from the original's."""
         options, groups, table = self._open(problem)
         table.check()
         cost, step = problem.original_cost, 0
         levels = family_levels(problem, run, "auto", int(options["levels"]), cost)
-        known = look(problem, run, options, groups, table)
+        known: Known | None = None
         while step == 0 or not problem.budget.met(cost):
             step += 1
-            done = run.recall(f"auto/step/{step}") or take_step(
-                problem, run, options, table, step, known, next_limits(problem, levels, cost)
-            )
+            done = run.recall(f"auto/step/{step}")
+            if done is None:
+                known = known or _look(problem, options, table)
+                limits = next_limits(problem, levels, cost)
+                done = take_step(problem, run, options, table, step, known, limits)
             cost = Cost(done["predicted"], "predicted")
             problem.progress(
-                f"step {step}: {done['group']}, {cost_text(cost)}, validation"
-                f" {done[problem.val_metric]:.4f}"
+                f"step {step}: by {done['group']}, {cost_text(cost)}, validation"
+                f" {done[problem.val_metric]:.4f} before any training"
             )
-            yield _candidate(problem, table, step, done)
+            known = known or _look(problem, options, table)
+            yield _candidate(problem, table, known, step, done)
+
+
+def _look(problem: Problem, options: Mapping[str, Any], table: WidthTable) -> Known:
+    """Return the order in which channels go, and what is lost; seconds, so found again."""
+    count = max(1, int(options["images"]) // BATCH)
+    batches = problem.task.calibration_batches(count, BATCH)
+    problem.progress(f"looking at what {len(table.groups)} groups of channels are read for")
+    moments = input_moments(problem.net, readers_of(problem.net, table.groups), batches)
+    found = {group.name: eliminate(problem.net, group, moments) for group in table.groups}
+    return Known(found, norms_behind(problem.net, trace(problem.net, problem.example)))
 
 
 def _candidate(
-    problem: Problem, table: WidthTable, step: int, done: Mapping[str, Any]
+    problem: Problem, table: WidthTable, known: Known, step: int, done: Mapping[str, Any]
 ) -> Candidate:
     """Return the network of a step; its changes say group by group what each saved."""
-    name = f"auto-{step:02}"
-    kept = {group: tuple(own) for group, own in done["kept"].items()}
-    now = {group: len(own) for group, own in kept.items()}
+    name, row = f"auto-{step:02}", tuple(done["row"])
+    widths = table.widths(row)
     return Candidate(
-        id=name, edits=table.pricer.edits(kept), step=step, architecture=now, parent=ORIGINAL,
-        weights=f"candidates/{name}/short.safetensors", predicted=dict(done["predicted"]),
+        id=name, edits=table.pricer.edits(known.kept(widths)), step=step, architecture=widths,
+        parent=ORIGINAL, weights=f"candidates/{name}/short.safetensors",
+        predicted=dict(done["predicted"]),
         metrics={problem.val_metric: done[problem.val_metric]},
-        changes=table.changes(step, table.rows([now])[0].tolist()),
+        changes=table.changes(step, list(row)),
     )  # fmt: skip

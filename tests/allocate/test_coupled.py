@@ -110,3 +110,24 @@ def test_arguments_that_do_not_fit_are_refused(settings, message):
     }  # fmt: skip
     with pytest.raises(BadInput, match=message):
         cf.allocate.solve_coupled(**given)
+
+
+def test_from_a_given_start_alone_it_climbs_there():
+    """With an additive cost there is one best choice; from a start within the budget it is met."""
+    values = [[0.0, 1.0, 3.0], [0.0, 2.0, 3.0], [0.0, 1.0, 1.5]]
+
+    def cost_of(codes):
+        return codes.sum(axis=1, keepdims=True)
+
+    asked = []
+
+    def counted(codes):
+        asked.append(len(codes))
+        return cost_of(codes)
+
+    wide = cf.allocate.solve_coupled(values, counted, [4], start=(1, 1, 1))
+    everywhere = sum(asked)
+    asked.clear()
+    near = cf.allocate.solve_coupled(values, counted, [4], start=(1, 1, 1), everywhere=False)
+    assert near.value == wide.value == 6.0
+    assert sum(asked) < everywhere

@@ -15,8 +15,7 @@ from chipfit.rewrite import rewrite_from_json
 #: Smallest settings of each method.
 QUICK = {
     "auto": {
-        "points": 1, "widths": 3, "score_images": 32, "importance_batches": 1, "rounds": (2, 2),
-        "val_images": 50,
+        "widths": 3, "images": 64, "rounds": 1, "tries": 2, "val_images": 50,
     },
     "mcu": {"search_steps": 4, "batch_size": 16, "val_images": 50},
     "netadapt": {"steps": 2, "short_steps": 2, "val_images": 50},
@@ -50,7 +49,7 @@ QUICK = {
 NETS = {"repnas": "tiny_rep_branches"}
 #: A value of an option that each method refuses.
 WRONG = {
-    "auto": {"rounds": (0,)},
+    "auto": {"first": ("luck",)},
     "mcu": {"tighten": 0.9},
     "netadapt": {"selection": "luck"},
     "ran-e": {"steps": 0},

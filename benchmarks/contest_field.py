@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``Field``: all contests of :mod:`benchmarks.side_by_side` on one network and one target."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders import BASELINES, ladder_of, options_of
+from benchmarks.contest import Contest, prepare, reason
+from benchmarks.contest_tables import ACCURACIES, Held
+from benchmarks.narrowing import Ladder, largest_within
+from benchmarks.originals import Original, opponent_of, short_id
+from benchmarks.within import confirmed, within_budget
+from chipfit.cli.console import Terminal
+from chipfit.cost.budget import Budget
+from chipfit.errors import InfeasibleBudget
+from chipfit.files import write_bytes
+from chipfit.targets import Target
+from chipfit.tasks import Task
+from chipfit.train.jobs import Bench
+from chipfit.workers import WorkerPool
+
+
+class Field:
+    """One network on one target.
+
+    Args:
+        original: The network.
+        target: The device.
+        task: Data.
+        given: The arguments.
+    """
+
+    def __init__(self, original: Original, target: Target, task: Task, given: Any) -> None:
+        self.original, self.target, self.task, self.given = original, target, task, given
+        self.folder = original.folder.parent / target.name
+        self._ladders: dict[str, tuple[Ladder, int]] = {}
+        say = Terminal().progress
+        with WorkerPool(given.workers, None) as pool:
+            self.opponent = opponent_of(
+                original, target, task, table_of(given), given.key, pool, say
+            )
+        self.net = self.opponent.build(task)
+
+    def job(self, share: float, contender: str, seed: int) -> Contest:
+        """Return a contest, without the network of a baseline."""
+        given = self.given
+        batch = self.task.recipe.batch_size
+        options = options_of(contender, given.images, batch, given.options.get(contender, {}))
+        lineage = contender in given.count_lineage
+        name = short_id(
+            self.original.folder.name, self.target.spec, given.key, share, contender, given.images,
+            options, lineage, given.count_forward,
+        )  # fmt: skip
+        folder = self.folder / f"{contender}-{share:g}-{name}"
+        return Contest(
+            self.opponent,
+            share,
+            contender,
+            seed,
+            given.images,
+            options,
+            lineage,
+            given.count_forward,
+            folder,
+        )
+
+    def complete(self, job: Contest, build: bool = True) -> Contest:
+        """Return a contest with its network, if it is a baseline's; which one is found out once."""
+        if job.contender not in BASELINES:
+            return job
+        file = job.folder / "rung.json"
+        if not file.is_file():
+            write_bytes(file, (json.dumps(self._largest(job)) + "\n").encode())
+        found = json.loads(file.read_text())
+        if "rung" not in found:
+            return replace(job, refused=found["refused"])
+        if not build:
+            return job
+        ladder, images = self._ladder(job.contender)
+        return replace(job, start=ladder[found["rung"]], how=found["how"], before=images)
+
+    def _ladder(self, name: str) -> tuple[Ladder, int]:
+        if name not in self._ladders:
+            example = self.task.example_input()
+            self._ladders[name] = ladder_of(
+                name, self.net, example, self.target.alignment, self.task
+            )
+        return self._ladders[name]
+
+    def _largest(self, job: Contest) -> dict[str, Any]:
+        budget, cost = Budget({self.given.key: job.limit}), self.opponent.cost
+        example, ladder = self.task.example_input(), self._ladder(job.contender)[0]
+
+        def within(nets: Sequence[Any]) -> list[bool]:
+            return within_budget(self.target, example, self.net, cost, budget, nets)
+
+        try:
+            rung = largest_within(ladder, within, job.contender)
+        except InfeasibleBudget as error:
+            return {"refused": reason(error)}
+        rung = confirmed(self.target, within, ladder, rung)
+        return {"rung": rung, "how": ladder.describe(rung)}
+
+    def prepare(self) -> None:
+        """Price and measure what contests ask for, and drive the baselines to the budgets."""
+        with WorkerPool(self.given.workers, Bench(self.net, self.task)) as pool:
+            for share in self.given.shares:
+                for contender in self.given.contenders:
+                    job = self.job(share, contender, 0)
+                    Terminal().progress(f"preparing {job.label}")
+                    self.complete(job, build=False)
+                    if contender not in BASELINES:
+                        prepare(self.task, job, pool)
+
+    def held(self) -> Held:
+        """Return all finished contests with true latencies; measures them where that is needed."""
+        found: dict[tuple[float, str, int], dict[str, Any]] = {}
+        files: dict[tuple[float, str, int], Path] = {}
+        given = self.given
+        kind = "model.tflite" if self.target.file_format == "tflite" else "model.onnx"
+        for share in given.shares:
+            for contender in given.contenders:
+                for seed in range(given.seeds):
+                    job = self.job(share, contender, seed)
+                    if job.file.is_file():
+                        key = (share, contender, seed)
+                        found[key] = json.loads(job.file.read_text())
+                        if "refused" not in found[key]:
+                            files[key] = job.folder / str(seed) / kind
+        if self.target.provenance == "measured" and files:
+            for key, cost in zip(files, self._measured(list(files.values())), strict=True):
+                found[key]["cost"] = cost
+        facts = self.original.read()
+        original = {"cost": self.opponent.cost[given.key], **{k: facts[k] for k in ACCURACIES}}
+        return Held(self.original.net, self.target.name, original, found)
+
+    def _measured(self, files: Sequence[Path]) -> list[float]:
+        """Return latencies in one session, in the currency in which the budget was set."""
+        name = short_id(
+            self.target.spec, self.given.key, *(str(f.relative_to(self.folder)) for f in files)
+        )
+        kept = self.folder / f"measured-{name}.json"
+        if not kept.is_file():
+            Terminal().progress(f"measuring {len(files)} files on {self.target.name}, interleaved")
+            first = self.original.exported(self.target)
+            costs = self.target.cost_many([first, *files])  # type: ignore[list-item]
+            values = [cost.total[self.given.key] for cost in costs]
+            now = [self.opponent.cost[self.given.key] * ms / values[0] for ms in values[1:]]
+            write_bytes(kept, (json.dumps(now) + "\n").encode())
+        return [float(ms) for ms in json.loads(kept.read_text())]
+
+
+def table_of(given: Any) -> Path:
+    """Return the file of the cost table."""
+    return Path(given.table or given.store / "costs.sqlite")
