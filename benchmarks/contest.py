@@ -100,6 +100,7 @@ class Contest:
         how: What distinguishes that network.
         before: Images that were read to choose it.
         refused: Why there is no such network.
+        bound: The budget as predictions tell costs, where they are off.
     """
 
     opponent: Opponent
@@ -115,6 +116,7 @@ class Contest:
     how: str = ""
     before: int = 0
     refused: str = ""
+    bound: float | None = None
 
     @property
     def limit(self) -> float:
@@ -123,7 +125,7 @@ class Contest:
 
     def problem(self, task: Task, net: nn.Module, pool: Any, seed: int = 0) -> Problem:
         """Return what its method is asked to solve."""
-        asked = self.opponent.problem(task, net, pool, self.limit)
+        asked = self.opponent.problem(task, net, pool, self.bound or self.limit)
         return replace(asked, seed=seed, options=dict(self.options))
 
     @property

@@ -6,7 +6,8 @@ chipfit's own default. Channels go in the order of a structured Optimal Brain Su
 once the other channels make up for it as well as they can. A knapsack over all groups under the
 target's prices, as in SMCP and LANA, chooses the widths; the weights left are solved layer by
 layer to make what the original makes (:mod:`chipfit.rewrite.reconstruct`), which is layer-wise
-distillation in closed form. How much a group's loss counts is found by trying
+distillation in closed form. Blocks may also go altogether, or become one convolution that is solved
+in the same way. How much a group's loss counts is found by trying
 (:mod:`chipfit.methods.auto_step`): it is the whole network that has to be near the original. No
 label is looked at and nothing is trained before the fine-tune at the end.
 """
@@ -16,20 +17,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from chipfit.cost.cost import Cost
 from chipfit.graph.capture import trace
 from chipfit.graph.channels import ChannelGroup, channel_groups
 from chipfit.graph.norms_behind import norms_behind
 from chipfit.methods.auto_assembly import BATCH
+from chipfit.methods.auto_blocks import (
+    SOLVED,
+    BlockErrorJob,
+    block_errors,
+    replacements,
+    shares_left,
+)
 from chipfit.methods.auto_step import Known, take_step
 from chipfit.methods.base import METHODS, Problem
+from chipfit.methods.joint_space import BLOCK, JointSpace
+from chipfit.methods.joint_table import JointTable
 from chipfit.methods.levels import family_levels, next_limits
 from chipfit.methods.ranges import require_in_range
 from chipfit.methods.reach import cost_text
-from chipfit.methods.width_table import WidthTable, thinned_widths, width_table
+from chipfit.methods.width_table import thinned_widths
 from chipfit.runs.candidate import ORIGINAL, Candidate
 from chipfit.runs.run import Run
 from chipfit.scores.channel_elimination import eliminate, input_moments, readers_of
+from chipfit.space.choice import SearchSpace
 
 #: Where the search may begin.
 FIRST = ("losses", "both", "capacity", "alike")
@@ -49,26 +62,30 @@ class Auto:
     Then, ``rounds`` times, ``tries`` allocations by weights near those of the best are added. Each
     is put together from ``images`` images and judged on as many others by the distance of its
     outputs from the original's. There are at most ``widths`` widths of each group (0: all that the
-    target likes). With ``solve`` off, weights stay as they were sliced. The member's metric is that
-    on ``val_images`` held-out images (0: all).
+    target likes), and for each block what ``replace`` names: ``skip``, ``conv``, or nothing. With
+    ``solve`` off, weights stay as they were sliced. The member's metric is that on ``val_images``
+    held-out images (0: all).
     """
 
     defaults: Mapping[str, Any] = {
-        "levels": 1, "first": FIRST, "rounds": 3, "tries": 6, "widths": 12, "images": 512,
-        "solve": True, "val_images": 2000,
+        "levels": 3, "first": FIRST, "rounds": 3, "tries": 6, "widths": 8,
+        "replace": SOLVED, "images": 512, "solve": True, "val_images": 2000,
     }  # fmt: skip
 
     def check(self, problem: Problem) -> None:
         """Raise where the narrowest network is over budget; needs no trained weights."""
-        self._open(problem)[2].check()
+        self._open(problem)[1].check()
 
-    def _open(self, problem: Problem) -> tuple[dict[str, Any], list[ChannelGroup], WidthTable]:
+    def _open(self, problem: Problem) -> tuple[dict[str, Any], JointTable]:
         options = {**self.defaults, **problem.options}
         first = options["first"]
         options["first"] = (first,) if isinstance(first, str) else tuple(first)
+        kinds = options["replace"]
+        options["replace"] = tuple(kinds.split()) if isinstance(kinds, str) else tuple(kinds)
         ranges = {
             "levels": int(options["levels"]) >= 1,
             "first": bool(options["first"]) and set(options["first"]) <= set(FIRST),
+            "replace": set(options["replace"]) <= set(SOLVED),
             "rounds": int(options["rounds"]) >= 0,
             "tries": int(options["tries"]) >= 1,
             "images": int(options["images"]) >= 1,
@@ -76,12 +93,12 @@ class Auto:
         }
         require_in_range("auto", options, ranges)
         groups = channel_groups(problem.net, problem.example, problem.keep)
-        space = thinned_widths(groups, problem.target.alignment, int(options["widths"]))
-        return options, groups, width_table(problem, groups, space)
+        widths = thinned_widths(groups, problem.target.alignment, int(options["widths"]))
+        return options, _table(problem, groups, widths, options["replace"])
 
     def search(self, problem: Problem, run: Run) -> Iterator[Candidate]:
         """Yield one network per budget, with its weights solved from the original's."""
-        options, groups, table = self._open(problem)
+        options, table = self._open(problem)
         table.check()
         cost, step = problem.original_cost, 0
         levels = family_levels(problem, run, "auto", int(options["levels"]), cost)
@@ -102,26 +119,52 @@ class Auto:
             yield _candidate(problem, table, known, step, done)
 
 
-def _look(problem: Problem, options: Mapping[str, Any], table: WidthTable) -> Known:
-    """Return the order in which channels go, and what is lost; seconds, so found again."""
-    count = max(1, int(options["images"]) // BATCH)
-    batches = problem.task.calibration_batches(count, BATCH)
+def _table(
+    problem: Problem, groups: list[ChannelGroup], widths: SearchSpace, kinds: tuple[str, ...]
+) -> JointTable:
+    """Return the costs of all choices, the same object wherever the same is asked again."""
+    known: list[tuple[Any, JointTable]] = problem.memo.setdefault("joint_tables", [])
+    wanted = (tuple(groups), widths, kinds, problem.calibration)
+    for what, table in known:
+        if what == wanted:
+            return table
+    blocks = replacements(problem, kinds)
+    joint = JointSpace(problem.net, problem.example, groups, widths, blocks)
+    known.append((wanted, JointTable(problem, groups, joint)))
+    return known[-1][1]
+
+
+def _look(problem: Problem, options: Mapping[str, Any], table: JointTable) -> Known:
+    """Return the order in which channels go, and what every option loses; found again each time."""
+    images = int(options["images"])
+    batches = problem.task.calibration_batches(max(1, images // BATCH), BATCH)
     problem.progress(f"looking at what {len(table.groups)} groups of channels are read for")
     moments = input_moments(problem.net, readers_of(problem.net, table.groups), batches)
     found = {group.name: eliminate(problem.net, group, moments) for group in table.groups}
-    return Known(found, norms_behind(problem.net, trace(problem.net, problem.example)))
+    norms = norms_behind(problem.net, trace(problem.net, problem.example))
+    lost, shares = {}, {}
+    for choice in table.space:
+        if choice.ordered:
+            lost[choice.name] = [found[choice.name].lost_at(width) for width in choice.options]
+            shares[choice.name] = np.array(choice.options) / choice.options[-1]
+    blocks = tuple(table.joint.blocks or ())
+    jobs = [BlockErrorJob(choice.operations[:-1], images) for choice in blocks]
+    for at, errors in problem.pool.map(block_errors, jobs):
+        lost[BLOCK + blocks[at].name] = [*errors, 0.0]
+    shares |= shares_left(table.joint, table.names(table.full))
+    order = [choice.name for choice in table.space]
+    return Known(found, norms, [np.array(lost[n]) for n in order], [shares[n] for n in order])
 
 
 def _candidate(
-    problem: Problem, table: WidthTable, known: Known, step: int, done: Mapping[str, Any]
+    problem: Problem, table: JointTable, known: Known, step: int, done: Mapping[str, Any]
 ) -> Candidate:
-    """Return the network of a step; its changes say group by group what each saved."""
+    """Return the network of a step; its changes say choice by choice what each saved."""
     name, row = f"auto-{step:02}", tuple(done["row"])
-    widths = table.widths(row)
     return Candidate(
-        id=name, edits=table.pricer.edits(known.kept(widths)), step=step, architecture=widths,
-        parent=ORIGINAL, weights=f"candidates/{name}/short.safetensors",
-        predicted=dict(done["predicted"]),
+        id=name, edits=table.edits(row, known.kept(table.widths(row))), step=step,
+        architecture=table.names(row), parent=ORIGINAL,
+        weights=f"candidates/{name}/short.safetensors", predicted=dict(done["predicted"]),
         metrics={problem.val_metric: done[problem.val_metric]},
         changes=table.changes(step, list(row)),
     )  # fmt: skip

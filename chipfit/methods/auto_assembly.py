@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from chipfit.files import write_state
+from chipfit.methods.auto_blocks import solved_norms, solved_places
 from chipfit.rewrite.edits import Edit
 from chipfit.rewrite.reconstruct import reconstruct
-from chipfit.rewrite.slice import slice_channels
+from chipfit.rewrite.replay import Rewrite, replay
+from chipfit.rewrite.swap import Swap
 from chipfit.train.jobs import Bench
 
 #: Images of a batch.
@@ -22,10 +24,10 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class AssemblyJob:
-    """One narrower network.
+    """One network.
 
     Args:
-        edits: What the original keeps.
+        edits: What replaces blocks of the original, and what is kept of the channels.
         norms: The batch norm behind each layer.
         images: Training images that weights are solved from; as many others judge.
         solve: Whether weights are solved at all, or stay as they were sliced.
@@ -33,7 +35,7 @@ class AssemblyJob:
         val_images: Validation images for the metric; none where ``weights_after`` is ``None``.
     """
 
-    edits: tuple[Edit, ...]
+    edits: tuple[Rewrite, ...]
     norms: Mapping[str, str]
     images: int
     solve: bool = True
@@ -54,9 +56,14 @@ def assemble(bench: Bench, job: AssemblyJob) -> dict[str, Any]:
     batches = bench.task.calibration_batches(2 * count, BATCH)
     # Where there are few images the same ones judge.
     half = len(batches) // 2
-    net = slice_channels(bench.net, job.edits).eval()
+    net = replay(bench.net, job.edits).eval()
     if job.solve:
-        reconstruct(net, bench.net, job.edits, torch.cat(batches[: half or None]), norms=job.norms)
+        places = solved_places(net, [edit for edit in job.edits if isinstance(edit, Swap)])
+        reconstruct(
+            net, bench.net, [edit for edit in job.edits if isinstance(edit, Edit)],
+            torch.cat(batches[: half or None]), places=places,
+            norms={**job.norms, **solved_norms(places, net)},
+        )  # fmt: skip
     bench.net.eval()
     with torch.no_grad():
         parts = [

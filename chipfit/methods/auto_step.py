@@ -9,7 +9,7 @@ measured costs; here under the target's own prices, which depend on both neighbo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from chipfit.allocate import solve_coupled
 from chipfit.methods.auto_assembly import AssemblyJob, assemble
 from chipfit.methods.auto_weighing import Weighing, first_weighings, narrowed_alike
 from chipfit.methods.base import Problem
-from chipfit.methods.width_table import WidthTable
+from chipfit.methods.joint_table import JointTable
 from chipfit.runs.run import Run
 from chipfit.scores.channel_elimination import Elimination
 from chipfit.train.randomness import stream_seed
@@ -40,17 +40,14 @@ class Known:
     Args:
         eliminations: By group.
         norms: The batch norm behind each layer.
+        lost: By choice, what each option loses.
+        shares: By choice, what each option leaves of the width, or of a block's work.
     """
 
     eliminations: Mapping[str, Elimination]
     norms: Mapping[str, str]
-
-    def lost(self, table: WidthTable) -> dict[str, NDArray[np.float64]]:
-        """Return what each group loses at each of its options."""
-        return {
-            c.name: np.array([self.eliminations[c.name].lost_at(width) for width in c.options])
-            for c in table.space
-        }
+    lost: Sequence[NDArray[np.float64]]
+    shares: Sequence[NDArray[np.float64]]
 
     def kept(self, widths: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
         """Return the channels that stay at given widths."""
@@ -58,18 +55,17 @@ class Known:
 
 
 def take_step(
-    problem: Problem, run: Run, options: Mapping[str, Any], table: WidthTable, step: int,
+    problem: Problem, run: Run, options: Mapping[str, Any], table: JointTable, step: int,
     known: Known, limits: Mapping[str, float],
 ) -> dict[str, Any]:  # fmt: skip
     """Propose, judge, propose again near the best; record the network that stays."""
     judged = _Judged(problem, run, options, table, step, known)
-    lost = known.lost(table)
     weighings: dict[Row, tuple[str, Weighing]] = {}
 
     def solved(label: str, weighing: Weighing, start: Row | None) -> Row:
-        cost_of = table.many(list(limits))
+        cost_of, values = table.many(list(limits)), weighing.values(known.lost, known.shares)
         row = solve_coupled(
-            weighing.values(table, lost), cost_of, list(limits.values()), start, ROUNDS,
+            values, cost_of, list(limits.values()), start, ROUNDS,
             names=list(limits), pairs=PAIRS, everywhere=start is None,
             time_limit_s=math.inf,  # what is chosen must not depend on how busy the machine is
         ).choice  # fmt: skip
@@ -98,7 +94,7 @@ class _Judged:
     """Networks of one step that were put together, with their distances."""
 
     def __init__(
-        self, problem: Problem, run: Run, options: Mapping[str, Any], table: WidthTable, step: int,
+        self, problem: Problem, run: Run, options: Mapping[str, Any], table: JointTable, step: int,
         known: Known,
     ) -> None:  # fmt: skip
         self._problem, self._run, self._options = problem, run, options
@@ -108,7 +104,7 @@ class _Judged:
     def job(self, row: Row, **more: Any) -> AssemblyJob:
         """Return the job that puts a network together."""
         kept = self._known.kept(self._table.widths(row))
-        edits = self._table.pricer.edits(kept)
+        edits = self._table.edits(row, kept)
         images, solve = int(self._options["images"]), bool(self._options["solve"])
         return AssemblyJob(edits, self._known.norms, images, solve, **more)
 
@@ -143,7 +139,14 @@ class _Judged:
         widths = self._table.widths(row)
         (cost,) = self._table.networks([row])
         return self._run.record(
-            "step", f"auto/step/{step}", step=step, group=label, width=sum(widths.values()),
+            "step", f"auto/step/{step}", step=step, group=_label(label, self._table.replaced(row)),
+            width=sum(widths.values()),
             row=list(row), predicted=dict(cost.values), constraint=dict(limits),
             proposals=len(self._distances), budget_ms=limits.get("latency_ms"), **result,
         )  # fmt: skip
+
+
+def _label(label: str, replaced: Mapping[str, str]) -> str:
+    if not replaced:
+        return label
+    return f"{label}; " + ", ".join(f"{name} is {what}" for name, what in replaced.items())

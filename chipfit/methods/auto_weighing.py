@@ -22,27 +22,26 @@ class Weighing:
     """How much a loss counts in each group, and how much capacity counts besides.
 
     Args:
-        losses: By group, what one unit of its loss counts.
+        losses: By choice, what one unit of its loss counts.
         capacity: What one unit of ``sum log(width / full width)`` counts: by it alone every group
-            narrows the more, the more that saves.
+            narrows the more, the more that saves. Of a replaced block it is the share of its work.
     """
 
     losses: tuple[float, ...]
     capacity: float
 
     def values(
-        self, table: WidthTable, lost: Mapping[str, NDArray[np.float64]]
+        self, lost: Sequence[NDArray[np.float64]], shares: Sequence[NDArray[np.float64]]
     ) -> list[NDArray[np.float64]]:
-        """Return the value of every width of every group, higher is better.
+        """Return the value of every option of every choice, higher is better.
 
         Args:
-            table: Whose choices.
-            lost: By group, the loss at each of its options.
+            lost: By choice, the loss at each of its options.
+            shares: By choice, what is left of the width, or of the work, at each of its options.
         """
         return [
-            self.capacity * np.log(np.array(choice.options) / choice.options[-1])
-            - weight * lost[choice.name]
-            for choice, weight in zip(table.space, self.losses, strict=True)
+            self.capacity * np.log(share) - weight * loss
+            for weight, loss, share in zip(self.losses, lost, shares, strict=True)
         ]
 
     def changed(self, rng: np.random.Generator) -> Weighing:
@@ -56,26 +55,30 @@ class Weighing:
         return Weighing(tuple(float(v) for v in new[:-1]), float(new[-1]))
 
 
-def first_weighings(groups: int) -> dict[str, Weighing]:
+def first_weighings(choices: int) -> dict[str, Weighing]:
     """Return where the search begins: by losses alone, by capacity alone, and by both."""
     return {
-        "losses": Weighing((1.0,) * groups, 0.0),
-        "both": Weighing((1.0,) * groups, 0.2),
-        "capacity": Weighing((0.0,) * groups, 1.0),
+        "losses": Weighing((1.0,) * choices, 0.0),
+        "both": Weighing((1.0,) * choices, 0.2),
+        "capacity": Weighing((0.0,) * choices, 1.0),
     }
 
 
 def narrowed_alike(table: WidthTable, limits: Mapping[str, float]) -> tuple[int, ...] | None:
-    """Return all groups narrowed by one factor, the largest within the limits, if there is any."""
+    """Return all groups narrowed by one factor, the largest within the limits, if there is any.
+
+    No block is replaced.
+    """
     factors = np.linspace(1.0, 0.01, 200)
     nearest = [
-        [_nearest(choice.options, f * choice.options[-1]) for choice in table.space]
+        [_nearest(choice.options, f) if choice.ordered else full
+         for choice, full in zip(table.space, table.full, strict=True)]
         for f in factors
-    ]
+    ]  # fmt: skip
     rows = np.array(list(dict.fromkeys(map(tuple, nearest))), np.int64)
     inside = (table.many(list(limits))(rows) <= np.array(list(limits.values()))).all(axis=1)
     return tuple(int(i) for i in rows[int(np.argmax(inside))]) if inside.any() else None
 
 
-def _nearest(options: Sequence[int], width: float) -> int:
-    return int(np.argmin([abs(option - width) for option in options]))
+def _nearest(options: Sequence[int], factor: float) -> int:
+    return int(np.argmin([abs(option - factor * options[-1]) for option in options]))

@@ -40,6 +40,7 @@ def reconstruct(
     inputs: Tensor,
     *,
     norms: Mapping[str, str] | None = None,
+    places: Mapping[str, str] | None = None,
     damping: float = 1e-2,
     samples: int = 16384,
 ) -> list[str]:
@@ -55,6 +56,9 @@ def reconstruct(
         inputs: Without labels, ``(N, C, H, W)``, all in one batch.
         norms: The batch norm behind each layer, where there is one
             (:func:`chipfit.graph.norms_behind.norms_behind`).
+        places: Layers that the original lacks, as a block was swapped, with the name of the module
+            of the original whose output they are to make, channel by channel. They start from
+            nothing, not from their weights.
         damping: Strength of the pull towards the sliced weights, as a share of the inputs' mean
             square.
         samples: Most output positions that a layer is solved from.
@@ -72,20 +76,26 @@ def reconstruct(
     try:
         net.eval()
         original.eval()
-        wanted = _targets(original, kept, inputs, samples)
+        sources = _sources(net, original, places or {})
+        wanted = _targets(original, sources, kept, inputs, samples)
         solved: list[str] = []
         with torch.no_grad(), ExitStack() as stack:
-            for name, (places, target) in wanted.items():
+            for name, (columns, target) in wanted.items():
                 module = net.get_submodule(name)
                 norm = net.get_submodule(norms[name]) if norms and name in norms else None
+                if places and name in places:
+                    assert isinstance(module.weight, Tensor)  # sources says so
+                    module.weight.zero_()
 
                 def solve(
                     module: nn.Module, args: tuple[Tensor, ...], name: str = name,
-                    places: Tensor = places, target: Tensor = target,
+                    columns: Tensor = columns, target: Tensor = target,
                     norm: nn.Module | None = norm,
                 ) -> None:  # fmt: skip
                     assert isinstance(module, Layer)  # only such layers are hooked
-                    _solve(module, input_columns_at(module, args[0], places), target, norm, damping)
+                    _solve(
+                        module, input_columns_at(module, args[0], columns), target, norm, damping
+                    )
                     solved.append(name)
 
                 stack.callback(module.register_forward_pre_hook(solve).remove)
@@ -96,28 +106,44 @@ def reconstruct(
     return solved
 
 
+def _sources(
+    net: nn.Module, original: nn.Module, places: Mapping[str, str]
+) -> dict[str, tuple[Layer, nn.Module]]:
+    """Return each layer that can be solved, with the module that makes what it should."""
+    modules = dict(original.named_modules())
+    found: dict[str, tuple[Layer, nn.Module]] = {}
+    for name, module in net.named_modules():
+        if not is_matrix_layer(module) or matrix_of(module).shape[2] > LARGEST:
+            continue
+        if name in places:
+            found[name] = module, modules[places[name]]
+        elif type(modules.get(name)) is type(module):
+            found[name] = module, modules[name]  # type: ignore[assignment]
+    return found
+
+
 def _targets(
-    original: nn.Module, kept: Mapping[str, Sequence[int]], inputs: Tensor, samples: int
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return samples of what the original's layers make in the channels that stay, and where."""
+    original: nn.Module, sources: Mapping[str, tuple[Layer, nn.Module]],
+    kept: Mapping[str, Sequence[int]], inputs: Tensor, samples: int,
+) -> dict[str, tuple[Tensor, Tensor]]:  # fmt: skip
+    """Return samples of what the layers should make in the channels that stay, and where."""
     calls: Counter[str] = Counter()
     found: dict[str, tuple[Tensor, Tensor]] = {}
     with torch.no_grad(), ExitStack() as stack:
-        for name, module in original.named_modules():
-            if not is_matrix_layer(module) or matrix_of(module).shape[2] > LARGEST:
-                continue
+        for name, (layer, source) in sources.items():
 
             def look(
-                module: nn.Module, args: tuple[Tensor, ...], result: Tensor, name: str = name
-            ) -> None:
+                module: nn.Module, args: tuple[Tensor, ...], result: Tensor, name: str = name,
+                layer: Layer = layer,
+            ) -> None:  # fmt: skip
                 calls[name] += 1
-                columns = output_columns(module, result, 1)[0]  # type: ignore[arg-type]
+                columns = output_columns(layer, result, 1)[0]
                 if name in kept:
                     columns = columns[list(kept[name])]
                 places = sample_places(columns.shape[1], samples, 0)
                 found[name] = places, columns[:, places].clone()
 
-            stack.callback(module.register_forward_hook(look).remove)
+            stack.callback(source.register_forward_hook(look).remove)
         original(inputs)
     return {name: target for name, target in found.items() if calls[name] == 1}
 

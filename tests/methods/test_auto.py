@@ -7,11 +7,13 @@ import torch
 from chipfit.errors import BadInput, InfeasibleBudget
 from chipfit.files import read_state
 from chipfit.graph.channels import channel_groups
-from chipfit.methods.auto import FIRST, Auto
+from chipfit.methods.auto import FIRST, Auto, _look
 from chipfit.methods.auto_assembly import AssemblyJob, assemble
 from chipfit.methods.auto_weighing import Weighing, first_weighings, narrowed_alike
 from chipfit.methods.base import METHODS
-from chipfit.methods.width_table import thinned_widths, width_table
+from chipfit.methods.joint_space import JointSpace
+from chipfit.methods.joint_table import JointTable
+from chipfit.methods.width_table import thinned_widths
 from chipfit.rewrite.edits import edits_for
 from chipfit.rewrite.slice import side_sizes, slice_channels
 from chipfit.train.jobs import Bench
@@ -24,7 +26,8 @@ def table(problem):
     """A width table of the usual network, and the problem it belongs to."""
     found, _ = problem("analytic", {"macs": 0.5})
     groups = channel_groups(found.net, found.example)
-    return found, width_table(found, groups, thinned_widths(groups, 8, 3))
+    widths = thinned_widths(groups, 8, 3)
+    return found, JointTable(found, groups, JointSpace(found.net, found.example, groups, widths))
 
 
 def test_all_groups_alike_is_the_widest_such_network_within_the_budget(table):
@@ -36,13 +39,12 @@ def test_all_groups_alike_is_the_widest_such_network_within_the_budget(table):
     assert narrowed_alike(table, {"macs": 1.0}) is None
 
 
-def test_values_are_weighed_losses_and_capacity(table):
-    _, table = table
-    lost = {c.name: np.linspace(1.0, 0.0, len(c.options)) for c in table.space}
-    weighing = Weighing(tuple(float(i) for i in range(len(lost))), 0.5)
-    for i, (values, choice) in enumerate(zip(weighing.values(table, lost), table.space)):
-        for value, width, loss in zip(values, choice.options, lost[choice.name]):
-            assert value == pytest.approx(0.5 * np.log(width / choice.options[-1]) - i * loss)
+def test_values_are_weighed_losses_and_capacity():
+    lost = [np.array([1.0, 0.5, 0.0]), np.array([2.0, 0.0])]
+    shares = [np.array([0.25, 0.5, 1.0]), np.array([0.1, 1.0])]
+    first, second = Weighing((3.0, 0.5), 2.0).values(lost, shares)
+    assert first == pytest.approx([2 * np.log(0.25) - 3, 2 * np.log(0.5) - 1.5, 0.0])
+    assert second == pytest.approx([2 * np.log(0.1) - 1, 0.0])
     assert set(first_weighings(3)) | {"alike"} == set(FIRST)
 
 
@@ -102,25 +104,22 @@ def test_the_nearest_of_all_that_were_judged_stays(problem):
     nearest = min(scores, key=lambda e: e["distance"])
     done = run.recall("auto/step/1")
     assert (nearest["row"], nearest["distance"]) == (done["row"], done["distance"])
-    assert list(member.architecture) == [
-        g.name for g in channel_groups(found.net, found.example) if not g.frozen
-    ]
+    groups = [g.name for g in channel_groups(found.net, found.example) if not g.frozen]
+    assert [name for name in member.architecture if not name.startswith("block ")] == groups
 
 
 def test_losses_alone_are_allocated_best(problem):
     found, run = problem(
         "analytic", {"macs": 0.5},
-        **{**QUICK, "levels": 1, "first": "losses", "rounds": 0},
+        **{**QUICK, "levels": 1, "first": "losses", "rounds": 0, "replace": ()},
     )  # fmt: skip
     method = Auto()
     (member,) = method.search(found, run)
-    _, _, table = method._open(found)
+    options, table = method._open(found)
     codes = np.array(list(itertools.product(*(range(len(c.options)) for c in table.space))))
     inside = codes[table.of("macs")(codes) <= found.budget.limits["macs"]]
-    from chipfit.methods.auto import _look
-
-    known = _look(found, {"images": 64}, table)
-    values = Weighing((1.0,) * len(table.full), 0.0).values(table, known.lost(table))
+    known = _look(found, options, table)
+    values = Weighing((1.0,) * len(table.full), 0.0).values(known.lost, known.shares)
     worth = sum(v[inside[:, g]] for g, v in enumerate(values))
     mine = sum(v[i] for v, i in zip(values, table.rows([member.architecture])[0]))
     assert 1.03 * worth.max() <= mine <= worth.max() + 1e-9  # all are negative

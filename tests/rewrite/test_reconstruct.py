@@ -111,3 +111,16 @@ def test_it_needs_inputs():
     net = redundant()
     with pytest.raises(BadInput, match="needs inputs"):
         reconstruct(net, net, [], torch.empty(0, 3, 8, 8))
+
+
+def test_a_swapped_block_makes_what_the_block_made():
+    """A block without activations is one convolution, which is found."""
+    torch.manual_seed(4)
+    block = nn.Sequential(nn.Conv2d(4, 6, 1), nn.Conv2d(6, 5, 3, padding=0))
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), block, nn.ReLU(), nn.Conv2d(5, 2, 1)).double()
+    x = torch.rand(64, 3, 8, 8, dtype=torch.float64)
+    twin = copy.deepcopy(net)
+    twin[1] = nn.Sequential(nn.Conv2d(4, 5, 3).double())
+    solved = reconstruct(twin, net, [], x, places={"1.0": "1"}, damping=1e-12)
+    assert solved == ["0", "1.0", "3"]
+    torch.testing.assert_close(twin(x), net(x), rtol=1e-5, atol=1e-6)

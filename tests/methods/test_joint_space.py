@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+import torch
+
+from chipfit.graph import trace
+from chipfit.graph.channels import channel_groups
+from chipfit.methods.joint_space import BLOCK, JointSpace
+from chipfit.methods.width_table import thinned_widths
+from chipfit.nets import create
+from chipfit.rewrite.replay import replay
+from chipfit.space.blocks import KEEP
+from chipfit.space.replacements import Pool, replacement_space
+
+NETWORKS = {
+    "tiny_mobilenet_v2": lambda: create("tiny_mobilenet_v2", input_shape=(1, 3, 16, 16)),
+    "resnet18": lambda: create("resnet18", input_shape=(1, 3, 32, 32), num_classes=10),
+}
+
+
+def joint_of(net, example, kinds=("skip", "conv", "inverted")):
+    groups = channel_groups(net, example)
+    pool = Pool(kinds, kernels=(3,))
+    blocks = replacement_space(net, example, pool)
+    widths = thinned_widths(groups, 8, 3)
+    return groups, blocks, JointSpace(net, example, groups, widths, blocks)
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_workloads_are_those_of_the_networks_that_the_edits_make(name):
+    torch.manual_seed(0)
+    net = NETWORKS[name]().eval()
+    example = torch.rand(1, 3, *((16, 16) if name == "tiny_mobilenet_v2" else (32, 32)))
+    groups, blocks, joint = joint_of(net, example)
+    assert joint.blocks is not None
+    rng = np.random.default_rng(0)
+    replaced = 0
+    for _ in range(6):
+        chosen = {c.name: c.options[int(rng.integers(len(c.options)))] for c in joint.space}
+        kept = {
+            g.name: sorted(rng.permutation(g.channels)[: chosen[g.name]].tolist())
+            for g in groups
+            if g.name in chosen
+        }
+        made = replay(net, joint.edits(chosen, kept)).eval()
+        assert made(example).shape == net(example).shape
+        real, predicted = trace(made, example), joint.workload(chosen)
+        assert [n.op for n in predicted.nodes] == [n.op for n in real.nodes]
+        replaced += len(joint.operations(chosen))
+    assert replaced >= 6
+
+
+def test_the_network_as_it_is_has_the_last_option_of_every_choice():
+    net = NETWORKS["tiny_mobilenet_v2"]().eval()
+    example = torch.rand(1, 3, 16, 16)
+    groups, _, joint = joint_of(net, example)
+    last = {c.name: c.options[-1] for c in joint.space}
+    assert all(v == KEEP for name, v in last.items() if name.startswith(BLOCK))
+    assert joint.edits(last, {g.name: range(g.channels) for g in groups if not g.frozen}) == ()
+    assert joint.workload(last).macs == trace(net, example).macs
+
+
+class Tied(torch.nn.Module):
+    """A block in the middle without a shortcut: skipping it ties the widths before and behind."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Conv2d(3, 16, 1)
+        self.block = torch.nn.Sequential(
+            torch.nn.Conv2d(16, 24, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(24, 16, 1)
+        )
+        self.last = torch.nn.Conv2d(16, 4, 1)
+
+    def forward(self, x):
+        return self.last(self.block(self.first(x))).mean((2, 3))
+
+
+def test_replacements_that_couple_other_channels_are_left_out():
+    net, example = Tied().eval(), torch.rand(1, 3, 8, 8)
+    groups = channel_groups(net, example)
+    blocks = replacement_space(net, example, Pool(("skip", "conv"), kernels=(3,)), ["block"])
+    joint = JointSpace(net, example, groups, thinned_widths(groups, 8, 3), blocks)
+    (choice,) = joint.blocks
+    assert [o.name for o in choice.operations] == ["conv_k1", "conv_k3", KEEP]
