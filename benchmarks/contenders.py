@@ -69,11 +69,16 @@ SCALED: Mapping[str, Callable[[int, int], Options]] = {
 }  # fmt: skip
 
 
+def method_of(contender: str) -> str:
+    """Return the method behind ``METHOD`` or ``METHOD,VARIANT``."""
+    return contender.partition(",")[0]
+
+
 def options_of(name: str, images: int, batch: int, given: Mapping[str, Any]) -> Options:
     """Return all options of a method; empty for a baseline.
 
     Args:
-        name: Of a contender.
+        name: Of a contender; ``METHOD,VARIANT`` for a method with options of the user's.
         images: That every contender may train on.
         batch: Images of one step of the task's recipe.
         given: By the user; they count more than the scaled ones.
@@ -86,13 +91,14 @@ def options_of(name: str, images: int, batch: int, given: Mapping[str, Any]) -> 
         if given:
             raise BadInput(f"{name} has no options: {', '.join(given)}")
         return {}
-    defaults = METHODS.get(name).value().defaults
+    method = method_of(name)
+    defaults = METHODS.get(method).value().defaults
     unknown = sorted(set(given) - set(defaults))
     if unknown:
-        raise BadInput(f"{name} has no option {', '.join(unknown)}", ", ".join(sorted(defaults)))
+        raise BadInput(f"{method} has no option {', '.join(unknown)}", ", ".join(sorted(defaults)))
     scaled = {"levels": 1}
-    if name in SCALED:
-        scaled |= SCALED[name](images, batch)
+    if method in SCALED:
+        scaled |= SCALED[method](images, batch)
     return {**defaults, **{k: v for k, v in scaled.items() if k in defaults}, **given}
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from benchmarks.contenders import ONCE
+from benchmarks.contenders import ONCE, method_of
 from benchmarks.counting import Count, CountingTask, InProcessPool, PricingTable, cpu_s
 from benchmarks.recovering import RecoverJob, finished
 from benchmarks.resnet8 import network
@@ -201,7 +201,7 @@ def searched(task: Task, net: nn.Module, job: Contest) -> tuple[dict[str, Any], 
 
     A search that was cut off starts over: images and time would be those of a part of it.
     """
-    seed = 0 if job.contender in ONCE else job.seed
+    seed = 0 if method_of(job.contender) in ONCE else job.seed
     folder = job.folder / f"search-{seed}"
     file = folder / "search.json"
     if not file.is_file():
@@ -221,14 +221,15 @@ def _search(task: Task, net: nn.Module, job: Contest, seed: int, folder: Path) -
     # Worker processes would have a network of their own, too.
     pool = InProcessPool(Bench(copy.deepcopy(net), counting), count)
     problem = job.problem(counting, net, pool, seed)
-    method = METHODS.get(job.contender).value()
+    name = method_of(job.contender)
+    method = METHODS.get(name).value()
     run = Run.open(folder, {"contender": job.contender, "seed": seed, "share": job.share})
     before = cpu_s()
     try:
         method.check(problem)
         last = list(method.search(problem, run))[-1]
         run.save(last)
-        done = run.recall(f"{job.contender}/step/{last.step}") or {}
+        done = run.recall(f"{name}/step/{last.step}") or {}
     except (BadInput, InfeasibleBudget) as error:
         return {"refused": reason(error)}
     finally:
@@ -247,6 +248,6 @@ def prepare(task: Task, job: Contest, pool: WorkerPool) -> None:
     """Price what a method's check asks for, so that less is measured while contests are held."""
     problem = job.problem(task, job.opponent.build(task), pool)
     try:
-        METHODS.get(job.contender).value().check(problem)
+        METHODS.get(method_of(job.contender)).value().check(problem)
     except (BadInput, InfeasibleBudget):
         return  # the contest says so

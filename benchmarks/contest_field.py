@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import BASELINES, UNIFORM, ladder_of, options_of
+from benchmarks.contenders import BASELINES, UNIFORM, ladder_of, method_of, options_of
 from benchmarks.contest import Contest, prepare, reason
 from benchmarks.contest_tables import ACCURACIES, Held
 from benchmarks.narrowing import Ladder, largest_within
@@ -54,7 +54,7 @@ class Field:
         given = self.given
         batch = self.task.recipe.batch_size
         options = options_of(contender, given.images, batch, given.options.get(contender, {}))
-        lineage = contender in given.count_lineage
+        lineage = method_of(contender) in given.count_lineage
         name = short_id(
             self.original.folder.name, self.target.spec, given.key, share, contender, given.images,
             options, lineage, given.count_forward,

@@ -8,7 +8,8 @@ same number of training images: methods use some in their search and the rest to
 baselines (uniform widths, Torch-Pruning's importances driven to the budget) fine-tune with all.
 Every finished contest is kept in the store. What is measured here wants an idle machine:
 ``--prepare`` trains the originals, prices and measures, and stops; the measurements of the
-exported files come last.
+exported files come last. ``METHOD,VARIANT`` is a contender, too: what ``auto`` is without one of its
+parts, say ``--contenders auto auto,unsolved --options '{"auto,unsolved": {"solve": false}}'``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import AUTO, CONTENDERS, options_of
+from benchmarks.contenders import AUTO, CONTENDERS, method_of, options_of
 from benchmarks.contest import contest
 from benchmarks.contest_field import Field, table_of
 from benchmarks.contest_tables import ACCURACIES, equal_accuracy, equal_latency, summary
@@ -134,7 +135,8 @@ def read_arguments(argv: Sequence[str] | None) -> Any:
     given = flags.parse_args(argv)
     if min(given.images, given.seeds) < 1 or not all(0 < share <= 1 for share in given.shares):
         raise BadInput("--images and --seeds must be positive, --shares above 0 and at most 1")
-    strangers = sorted({*given.options, *given.count_lineage} - set(CONTENDERS))
+    named = {method_of(name) for name in (*given.options, *given.count_lineage)}
+    strangers = sorted(named - set(CONTENDERS))
     if strangers:
         raise BadInput(f"{', '.join(strangers)} is no contender", ", ".join(CONTENDERS))
     for name in given.contenders:

@@ -19,16 +19,17 @@ CHANGED = 0.5
 
 @dataclass(frozen=True)
 class Weighing:
-    """How much a loss counts in each group, and how much capacity counts besides.
+    """How much losses count, and how much capacity counts besides.
 
     Args:
         losses: By choice, what one unit of its loss counts.
-        capacity: What one unit of ``sum log(width / full width)`` counts: by it alone every group
-            narrows the more, the more that saves. Of a replaced block it is the share of its work.
+        capacities: By choice, what one unit of ``log(width / full width)`` counts: by that alone a
+            group narrows the more, the more it saves. Of a replaced block it is the logarithm of
+            the share of its work.
     """
 
     losses: tuple[float, ...]
-    capacity: float
+    capacities: tuple[float, ...]
 
     def values(
         self, lost: Sequence[NDArray[np.float64]], shares: Sequence[NDArray[np.float64]]
@@ -40,28 +41,27 @@ class Weighing:
             shares: By choice, what is left of the width, or of the work, at each of its options.
         """
         return [
-            self.capacity * np.log(share) - weight * loss
-            for weight, loss, share in zip(self.losses, lost, shares, strict=True)
+            capacity * np.log(share) - weight * loss
+            for weight, capacity, loss, share in zip(
+                self.losses, self.capacities, lost, shares, strict=True
+            )
         ]
 
     def changed(self, rng: np.random.Generator) -> Weighing:
-        """Return another one nearby."""
-        size = len(self.losses) + 1
-        moved = rng.random(size) < CHANGED
-        moved[int(rng.integers(size))] = True
-        factors = np.exp(SPREAD * rng.standard_normal(size) * moved)
-        old = np.array([*self.losses, self.capacity])
-        new = old * factors
-        return Weighing(tuple(float(v) for v in new[:-1]), float(new[-1]))
+        """Return another one nearby; what counts nothing goes on counting nothing."""
+        old = np.array([self.losses, self.capacities])
+        moved = rng.random(old.shape) < CHANGED
+        new = old * np.exp(SPREAD * rng.standard_normal(old.shape) * moved)
+        return Weighing(*(tuple(float(v) for v in row) for row in new))
 
 
 def first_weighings(choices: int) -> dict[str, Weighing]:
     """Return where the search begins: by losses alone, by capacity alone, and by both."""
-    return {
-        "losses": Weighing((1.0,) * choices, 0.0),
-        "both": Weighing((1.0,) * choices, 0.2),
-        "capacity": Weighing((0.0,) * choices, 1.0),
-    }
+
+    def even(losses: float, capacities: float) -> Weighing:
+        return Weighing((losses,) * choices, (capacities,) * choices)
+
+    return {"losses": even(1.0, 0.0), "both": even(1.0, 0.2), "capacity": even(0.0, 1.0)}
 
 
 def narrowed_alike(table: WidthTable, limits: Mapping[str, float]) -> tuple[int, ...] | None:
