@@ -8,8 +8,8 @@ same number of training images: methods use some in their search and the rest to
 baselines (uniform widths, Torch-Pruning's importances driven to the budget) fine-tune with all.
 Every finished contest is kept in the store. What is measured here wants an idle machine:
 ``--prepare`` trains the originals, prices and measures, and stops; the measurements of the
-exported files come last. ``METHOD,VARIANT`` is a contender, too: what ``auto`` is without one of its
-parts, say ``--contenders auto auto,unsolved --options '{"auto,unsolved": {"solve": false}}'``.
+exported files come last. ``METHOD,VARIANT`` is a contender, too: what ``auto`` is without one of
+its parts, say ``--contenders auto auto,unsolved --options '{"auto,unsolved": {"solve": false}}'``.
 """
 
 from __future__ import annotations
