@@ -123,15 +123,14 @@ def _table(
     problem: Problem, groups: list[ChannelGroup], widths: SearchSpace, kinds: tuple[str, ...]
 ) -> JointTable:
     """Return the costs of all choices, the same object wherever the same is asked again."""
-    known: list[tuple[Any, JointTable]] = problem.memo.setdefault("joint_tables", [])
+
+    def make() -> JointTable:
+        blocks = replacements(problem, kinds)
+        joint = JointSpace(problem.net, problem.example, groups, widths, blocks)
+        return JointTable(problem, groups, joint)
+
     wanted = (tuple(groups), widths, kinds, problem.calibration)
-    for what, table in known:
-        if what == wanted:
-            return table
-    blocks = replacements(problem, kinds)
-    joint = JointSpace(problem.net, problem.example, groups, widths, blocks)
-    known.append((wanted, JointTable(problem, groups, joint)))
-    return known[-1][1]
+    return problem.once("joint_tables", wanted, make)
 
 
 def _look(problem: Problem, options: Mapping[str, Any], table: JointTable) -> Known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from chipfit.targets.base import Target
     from chipfit.tasks.base import Task
     from chipfit.workers import WorkerPool
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,21 @@ class Problem:
     def val_metric(self) -> str:
         """Key of the metric on validation data, ``val_accuracy`` for classification."""
         return f"val_{self.task.metric}"
+
+    def once(self, kind: str, wanted: Any, make: Callable[[], T]) -> T:
+        """Return what ``make`` makes, the same object wherever the same is wanted again.
+
+        Args:
+            kind: What is made.
+            wanted: All that it depends on, besides network, target and table; compared by equality.
+            make: Called where nothing of this kind was made for an equal ``wanted``.
+        """
+        known: list[tuple[Any, T]] = self.memo.setdefault(kind, [])
+        for what, made in known:
+            if what == wanted:
+                return made
+        known.append((wanted, make()))
+        return known[-1][1]
 
     @property
     def original_cost(self) -> Cost:

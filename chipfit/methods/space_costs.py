@@ -203,13 +203,8 @@ class SpaceCosts:
 
 def costs_of(problem: Problem, blocks: BlockSpace) -> SpaceCosts:
     """Return the costs of a space, the same object wherever the same is asked of one problem."""
-    known: list[tuple[BlockSpace, float, SpaceCosts]] = problem.memo.setdefault("space_costs", [])
-    for space, calibration, costs in known:
-        if space == blocks and calibration == problem.calibration:
-            return costs
-    costs = SpaceCosts(problem, blocks)
-    known.append((blocks, problem.calibration, costs))
-    return costs
+    wanted = (blocks, problem.calibration)
+    return problem.once("space_costs", wanted, lambda: SpaceCosts(problem, blocks))
 
 
 class _Additive:

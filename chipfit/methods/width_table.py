@@ -144,14 +144,8 @@ class WidthTable(SpaceCosts):
 
 def width_table(problem: Problem, groups: Sequence[ChannelGroup], space: SearchSpace) -> WidthTable:
     """Return the costs of a width space, the same object wherever the same is asked again."""
-    known: list[tuple[Any, WidthTable]] = problem.memo.setdefault("width_tables", [])
     wanted = (tuple(groups), space, problem.calibration)
-    for what, table in known:
-        if what == wanted:
-            return table
-    table = WidthTable(problem, groups, space)
-    known.append((wanted, table))
-    return table
+    return problem.once("width_tables", wanted, lambda: WidthTable(problem, groups, space))
 
 
 def _spread(options: Sequence[int], most: int) -> tuple[int, ...]:
