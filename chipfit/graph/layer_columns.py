@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 Layer = nn.Conv2d | nn.Linear
 
+#: Least squares over more inputs of a layer than this would take gigabytes.
+LARGEST = 8192
 #: Images whose columns are in memory at once where only some are asked for.
 CHUNK = 16
 

@@ -23,8 +23,8 @@ from chipfit.cost.cost import Cost
 from chipfit.graph.capture import trace
 from chipfit.graph.channels import ChannelGroup, channel_groups
 from chipfit.graph.norms_behind import norms_behind
-from chipfit.methods.auto_assembly import BATCH
 from chipfit.methods.auto_blocks import (
+    BATCH,
     SOLVED,
     BlockErrorJob,
     block_errors,

@@ -11,15 +11,12 @@ from typing import Any
 import torch
 
 from chipfit.files import write_state
-from chipfit.methods.auto_blocks import solved_norms, solved_places
+from chipfit.methods.auto_blocks import solved_norms, solved_places, solving_and_judging
 from chipfit.rewrite.edits import Edit
 from chipfit.rewrite.reconstruct import reconstruct
 from chipfit.rewrite.replay import Rewrite, replay
 from chipfit.rewrite.swap import Swap
 from chipfit.train.jobs import Bench
-
-#: Images of a batch.
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -52,23 +49,19 @@ def assemble(bench: Bench, job: AssemblyJob) -> dict[str, Any]:
         the probabilities; 0 for equal ones, higher is worse. ``val_<metric>`` where weights are
         written.
     """
-    count = max(1, job.images // BATCH)
-    batches = bench.task.calibration_batches(2 * count, BATCH)
-    # Where there are few images the same ones judge.
-    half = len(batches) // 2
+    solving, judging = solving_and_judging(bench.task, job.images)
     net = replay(bench.net, job.edits).eval()
     if job.solve:
         places = solved_places(net, [edit for edit in job.edits if isinstance(edit, Swap)])
         reconstruct(
             net, bench.net, [edit for edit in job.edits if isinstance(edit, Edit)],
-            torch.cat(batches[: half or None]), places=places,
+            solving, places=places,
             norms={**job.norms, **solved_norms(places, net)},
         )  # fmt: skip
     bench.net.eval()
     with torch.no_grad():
         parts = [
-            float(bench.task.distillation(net(batch), bench.net(batch), 1.0))
-            for batch in batches[half:]
+            float(bench.task.distillation(net(batch), bench.net(batch), 1.0)) for batch in judging
         ]
     found: dict[str, Any] = {"distance": sum(parts) / len(parts)}
     if job.weights_after is not None:

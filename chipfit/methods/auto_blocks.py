@@ -23,8 +23,11 @@ from chipfit.rewrite.replay import replay
 from chipfit.rewrite.swap import Swap
 from chipfit.space.blocks import BlockSpace, Operation
 from chipfit.space.replacements import Pool, replacement_space
+from chipfit.tasks.base import Task
 from chipfit.train.jobs import Bench
 
+#: Images of a batch.
+BATCH = 64
 #: Kinds that can be solved.
 SOLVED = ("skip", "conv")
 #: Least share of a block's work that counts as left, for its logarithm.
@@ -80,25 +83,32 @@ def block_errors(bench: Bench, job: BlockErrorJob) -> list[float]:
 
     Lower is better, 0 for a perfect one. Each stands alone in the original network.
     """
-    count = max(1, job.images // 64)
-    batches = bench.task.calibration_batches(2 * count, 64)
-    half = len(batches) // 2
-    solving = torch.cat(batches[: half or None])
+    solving, judging = solving_and_judging(bench.task, job.images)
+    (place,) = {swap.module for operation in job.operations for swap in operation.swaps}
+    wanted = [_output(bench.net, place, batch) for batch in judging]
+    spread = sum(float(((y - y.mean((0, 2, 3), keepdim=True)) ** 2).sum()) for y in wanted)
     errors = []
     for operation in job.operations:
         net = replay(bench.net, operation.swaps).eval()
         places = solved_places(net, operation.swaps)
-        reconstruct(
-            net, bench.net, [], solving, places=places, norms=solved_norms(places, net)
-        )  # fmt: skip
-        (place,) = {swap.module for swap in operation.swaps}
-        missed = spread = 0.0
-        for batch in batches[half:]:
-            wanted, made = (_output(one, place, batch) for one in (bench.net, net))
-            missed += float(((wanted - made) ** 2).sum())
-            spread += float(((wanted - wanted.mean((0, 2, 3), keepdim=True)) ** 2).sum())
+        norms = solved_norms(places, net)
+        reconstruct(net, bench.net, [], solving, places=places, norms=norms, layers=places)
+        missed = sum(
+            float(((y - _output(net, place, batch)) ** 2).sum())
+            for y, batch in zip(wanted, judging, strict=True)
+        )
         errors.append(missed / max(spread, 1e-30))
     return errors
+
+
+def solving_and_judging(task: Task, images: int) -> tuple[Tensor, list[Tensor]]:
+    """Return training images to solve weights from, in one batch, and as many others to judge by.
+
+    Where there are too few, the same ones judge.
+    """
+    batches = task.calibration_batches(2 * max(1, images // BATCH), BATCH)
+    half = len(batches) // 2
+    return torch.cat(batches[: half or None]), batches[half:]
 
 
 def shares_left(

@@ -12,14 +12,16 @@ towards the weights that were sliced; the mean is taken up by the bias or the ba
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
 from chipfit.errors import BadInput
+from chipfit.graph.coupling_trace import evaluating
 from chipfit.graph.layer_columns import (
+    LARGEST,
     Layer,
     input_columns_at,
     is_matrix_layer,
@@ -28,9 +30,6 @@ from chipfit.graph.layer_columns import (
     sample_places,
 )
 from chipfit.rewrite.edits import Edit
-
-#: Layers whose outputs read more values than this are left as they were sliced.
-LARGEST = 8192
 
 
 def reconstruct(
@@ -41,6 +40,7 @@ def reconstruct(
     *,
     norms: Mapping[str, str] | None = None,
     places: Mapping[str, str] | None = None,
+    layers: Container[str] | None = None,
     damping: float = 1e-2,
     samples: int = 16384,
 ) -> list[str]:
@@ -59,6 +59,7 @@ def reconstruct(
         places: Layers that the original lacks, as a block was swapped, with the name of the module
             of the original whose output they are to make, channel by channel. They start from
             nothing, not from their weights.
+        layers: Names of the layers to solve; all where ``None``.
         damping: Strength of the pull towards the sliced weights, as a share of the inputs' mean
             square.
         samples: Most output positions that a layer is solved from.
@@ -72,11 +73,10 @@ def reconstruct(
     if not len(inputs):
         raise BadInput("reconstruction needs inputs", "give a batch of training images")
     kept = {edit.module: edit.keep for edit in edits if edit.side == "out"}
-    modes = {m: m.training for both in (net, original) for m in both.modules()}
-    try:
-        net.eval()
-        original.eval()
+    with evaluating(net), evaluating(original):
         sources = _sources(net, original, places or {})
+        if layers is not None:
+            sources = {name: own for name, own in sources.items() if name in layers}
         wanted = _targets(original, sources, kept, inputs, samples)
         solved: list[str] = []
         with torch.no_grad(), ExitStack() as stack:
@@ -93,16 +93,12 @@ def reconstruct(
                     norm: nn.Module | None = norm,
                 ) -> None:  # fmt: skip
                     assert isinstance(module, Layer)  # only such layers are hooked
-                    _solve(
-                        module, input_columns_at(module, args[0], columns), target, norm, damping
-                    )
+                    x = input_columns_at(module, args[0], columns)
+                    _solve(module, x, target, norm, damping)
                     solved.append(name)
 
                 stack.callback(module.register_forward_pre_hook(solve).remove)
             net(inputs)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     return solved
 
 

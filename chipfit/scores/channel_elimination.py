@@ -20,16 +20,17 @@ from torch import Tensor, nn
 from chipfit.errors import BadInput
 from chipfit.graph.channel_readers import channel_axis, channel_readers, reading_parameters
 from chipfit.graph.channels import ChannelGroup, Member
+from chipfit.graph.coupling_trace import evaluating
 from chipfit.graph.layer_columns import (
+    LARGEST,
     Layer,
     input_columns_at,
     is_matrix_layer,
     matrix_of,
     sample_places,
 )
+from chipfit.scores.channel_importance import along, per_channel
 
-#: Layers whose outputs read more values than this are judged by their weights alone.
-LARGEST = 8192
 #: Added to the second moments, as a share of their mean, so that they can be inverted.
 DAMPING = 1e-4
 
@@ -72,10 +73,9 @@ def input_moments(
     Raises:
         BadInput: There is no batch.
     """
-    modes = {module: module.training for module in net.modules()}
     sums: dict[str, tuple[Tensor, Tensor, int]] = {}
     used = 0
-    with torch.no_grad(), ExitStack() as stack:
+    with torch.no_grad(), evaluating(net), ExitStack() as stack:
         for name in layers:
             module = net.get_submodule(name)
             if not is_matrix_layer(module) or not _small(module):
@@ -92,14 +92,9 @@ def input_moments(
                 sums[name] = square + before[0], total + before[1], x.shape[1] + before[2]
 
             stack.callback(module.register_forward_hook(look).remove)
-        net.eval()
-        try:
-            for batch in batches:
-                used += 1
-                net(batch)
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        for batch in batches:
+            used += 1
+            net(batch)
     if not used:
         raise BadInput("moments of what layers read need at least one batch")
     return {
@@ -181,9 +176,8 @@ def _known(member: Member, moments: Mapping[str, Tensor]) -> bool:
 def _weight_shares(net: nn.Module, member: Member) -> Tensor:
     """Return each channel's share of a layer's squared weights."""
     weight = reading_parameters(net, member)["weight"].detach().double().square()
-    others = [i for i in range(weight.dim()) if i != channel_axis(member)]
-    own = weight.sum(others) if others else weight
-    return own[torch.tensor(member.index)].sum(1) / weight.sum().clamp(min=1e-300)
+    own = per_channel([member], lambda m: along(weight, channel_axis(m)))
+    return own / weight.sum().clamp(min=1e-300)
 
 
 def readers_of(net: nn.Module, groups: Sequence[ChannelGroup]) -> list[str]:

@@ -113,7 +113,7 @@ def taylor_sums(
                 continue
             change = torch.zeros_like(weight) if gradient is None else gradient
             part = -(weight.detach().double() * change.double())
-            total = total + _along(part, channel_axis(member))
+            total = total + along(part, channel_axis(member))
         return torch.as_tensor(total)
 
     return per_channel(members, products)
@@ -135,7 +135,7 @@ def magnitude_importance(net: nn.Module, groups: Sequence[ChannelGroup]) -> dict
 
     def magnitudes(member: Member) -> Tensor:
         weight = reading_parameters(net, member)["weight"]
-        return _along(weight.detach().double().abs(), channel_axis(member))
+        return along(weight.detach().double().abs(), channel_axis(member))
 
     return {group.name: per_channel(_judges(net, group), magnitudes) for group in groups}
 
@@ -185,7 +185,7 @@ def _judges(net: nn.Module, group: ChannelGroup) -> tuple[Member, ...]:
     return found
 
 
-def _along(values: Tensor, axis: int) -> Tensor:
-    """Return the sums over all other axes, ``(size of axis,)``."""
+def along(values: Tensor, axis: int) -> Tensor:
+    """Return the sums of ``values`` over all axes but one, ``(size of axis,)``."""
     others = [i for i in range(values.dim()) if i != axis]
     return values.sum(others) if others else values
