@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from benchmarks.pruning_library import torch_pruning
 from chipfit.errors import InfeasibleBudget
 from chipfit.graph.channels import ChannelGroup, channel_groups
-from chipfit.graph.pruning_library import torch_pruning
 from chipfit.methods.widths import keep_largest
 from chipfit.rewrite import edits_for, side_sizes, slice_channels
 from chipfit.tasks import Task

@@ -131,7 +131,7 @@ class _TorchPruning:
 
     def at(self, factor: float) -> nn.Module:
         """Return the pruned network."""
-        from chipfit.graph.pruning_library import torch_pruning
+        from benchmarks.pruning_library import torch_pruning
 
         tp, net = torch_pruning(), copy.deepcopy(self._subject.net)
         for parameter in net.parameters():

@@ -3,7 +3,7 @@ import sys
 
 CODE = """
 import sys
-from chipfit.graph.pruning_library import torch_pruning
+from benchmarks.pruning_library import torch_pruning
 assert torch_pruning().__name__ == "torch_pruning"
 assert "timm" not in sys.modules
 """
