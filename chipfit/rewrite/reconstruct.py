@@ -6,7 +6,9 @@ He, Zhang and Sun, "Channel Pruning for Accelerating Very Deep Neural Networks",
 squares solution for the outputs of the original. Our variant: all convolutions (depthwise and
 grouped ones too) and linear layers, in the order in which they run, each from the inputs that the
 layers solved before it give, towards the original's outputs before any activation; regularised
-towards the weights that were sliced; the mean is taken up by the bias or the batch norm behind.
+towards the weights that were sliced; the mean is taken up by the bias or the batch norm behind,
+which also gets new statistics. Where a layer's output is added to something that is there already,
+as at the end of a residual branch, it is the sum that is to be the original's (section 3.2 there).
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from chipfit.errors import BadInput
+from chipfit.graph.additions import Summands, additions_of
 from chipfit.graph.coupling_trace import evaluating
 from chipfit.graph.layer_columns import (
     LARGEST,
@@ -30,6 +33,7 @@ from chipfit.graph.layer_columns import (
     sample_places,
 )
 from chipfit.rewrite.edits import Edit
+from chipfit.rewrite.solve_layer import factors_of, solve_layer
 
 
 def reconstruct(
@@ -73,33 +77,57 @@ def reconstruct(
     if not len(inputs):
         raise BadInput("reconstruction needs inputs", "give a batch of training images")
     kept = {edit.module: edit.keep for edit in edits if edit.side == "out"}
+    norms, places = norms or {}, places or {}
     with evaluating(net), evaluating(original):
-        sources = _sources(net, original, places or {})
+        sources = _sources(net, original, places)
         if layers is not None:
             sources = {name: own for name, own in sources.items() if name in layers}
-        wanted = _targets(original, sources, kept, inputs, samples)
+        ends = [name for name in sources if name not in places]
+        there = additions_of(original, norms, ends, inputs[:2])
+        here = additions_of(net, norms, ends, inputs[:2])
+        ends = [name for name in ends if name in there and name in here]
+        wanted = _targets(original, sources, kept, {n: there[n] for n in ends}, inputs, samples)
+        for name in places:
+            if name in wanted:
+                sources[name][0].weight.zero_()
         solved: list[str] = []
-        with torch.no_grad(), ExitStack() as stack:
-            for name, (columns, target) in wanted.items():
-                module = net.get_submodule(name)
-                norm = net.get_submodule(norms[name]) if norms and name in norms else None
-                if places and name in places:
-                    assert isinstance(module.weight, Tensor)  # sources says so
-                    module.weight.zero_()
+        with ExitStack() as stack:
+            summands = Summands({n: here[n] for n in ends if n in wanted})
+            for name, goal in wanted.items():
+                norm = net.get_submodule(norms[name]) if name in norms else None
 
                 def solve(
                     module: nn.Module, args: tuple[Tensor, ...], name: str = name,
-                    columns: Tensor = columns, target: Tensor = target,
-                    norm: nn.Module | None = norm,
+                    goal: _Goal = goal, norm: nn.Module | None = norm,
                 ) -> None:  # fmt: skip
                     assert isinstance(module, Layer)  # only such layers are hooked
-                    x = input_columns_at(module, args[0], columns)
-                    _solve(module, x, target, norm, damping)
+                    with summands.aside():
+                        x = input_columns_at(module, args[0], goal.places)
+                        target = goal.made_up_for(module, summands.take(name), norm)
+                        solve_layer(module, x, target, norm, damping)
                     solved.append(name)
 
-                stack.callback(module.register_forward_pre_hook(solve).remove)
-            net(inputs)
+                hook = sources[name][0].register_forward_pre_hook(solve)
+                stack.callback(hook.remove)
+            with summands:
+                net(inputs)
     return solved
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """What a layer should make, ``(channels, samples)``, at which places, and what is added."""
+
+    places: Tensor
+    made: Tensor
+    added: Tensor | None
+
+    def made_up_for(self, layer: Layer, added: Tensor | None, norm: nn.Module | None) -> Tensor:
+        """Return what it should make where something else is added now."""
+        if added is None or self.added is None:
+            return self.made
+        lost = self.added - output_columns(layer, added, 1)[0][:, self.places]
+        return self.made + lost / factors_of(norm, len(lost))[:, None]
 
 
 def _sources(
@@ -120,12 +148,13 @@ def _sources(
 
 def _targets(
     original: nn.Module, sources: Mapping[str, tuple[Layer, nn.Module]],
-    kept: Mapping[str, Sequence[int]], inputs: Tensor, samples: int,
-) -> dict[str, tuple[Tensor, Tensor]]:  # fmt: skip
+    kept: Mapping[str, Sequence[int]], additions: Mapping[str, int], inputs: Tensor, samples: int,
+) -> dict[str, _Goal]:  # fmt: skip
     """Return samples of what the layers should make in the channels that stay, and where."""
     calls: Counter[str] = Counter()
-    found: dict[str, tuple[Tensor, Tensor]] = {}
-    with torch.no_grad(), ExitStack() as stack:
+    found: dict[str, _Goal] = {}
+    summands = Summands(additions)
+    with ExitStack() as stack:
         for name, (layer, source) in sources.items():
 
             def look(
@@ -133,37 +162,25 @@ def _targets(
                 layer: Layer = layer,
             ) -> None:  # fmt: skip
                 calls[name] += 1
-                columns = output_columns(layer, result, 1)[0]
-                if name in kept:
-                    columns = columns[list(kept[name])]
-                places = sample_places(columns.shape[1], samples, 0)
-                found[name] = places, columns[:, places].clone()
+                if calls[name] > 1:
+                    return
+                with summands.aside():
+                    places = sample_places(output_columns(layer, result, 1).shape[2], samples, 0)
+                    made, added = (
+                        None if each is None
+                        else _some(output_columns(layer, each, 1)[0], kept.get(name), places)
+                        for each in (result, summands.take(name))
+                    )  # fmt: skip
+                    assert made is not None  # a layer makes something
+                    found[name] = _Goal(places, made, added)
 
             stack.callback(source.register_forward_hook(look).remove)
-        original(inputs)
-    return {name: target for name, target in found.items() if calls[name] == 1}
+        with summands:
+            original(inputs)
+    return {name: goal for name, goal in found.items() if calls[name] == 1}
 
 
-def _solve(
-    module: Layer, x: Tensor, target: Tensor, norm: nn.Module | None, damping: float
-) -> None:
-    """Set the weights that make ``target``, ``(outputs, samples)``, best from ``x``."""
-    before = matrix_of(module).double()
-    y = target.reshape(len(x), before.shape[1], -1)
-    shift = isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.running_mean is not None
-    centred = module.bias is not None or shift
-    mean_x = x.mean(2, keepdim=True) if centred else torch.zeros_like(x[:, :, :1])
-    mean_y = y.mean(2, keepdim=True) if centred else torch.zeros_like(y[:, :, :1])
-    x = (x - mean_x).transpose(1, 2)
-    moments = (x.transpose(1, 2) @ x).double()
-    pull = damping * moments.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
-    pull = pull + (pull == 0)  # inputs that never vary leave nothing to solve: the weights stay
-    left = moments + pull * torch.eye(moments.shape[1], dtype=moments.dtype)
-    right = ((y - mean_y) @ x).double() + pull * before
-    after = torch.linalg.solve(left, right.transpose(1, 2)).transpose(1, 2)
-    module.weight.copy_(after.reshape(module.weight.shape))
-    rest = (mean_y - after @ mean_x.double()).flatten()
-    if module.bias is not None:
-        module.bias.copy_(rest)
-    elif shift:
-        norm.running_mean.sub_(rest)  # type: ignore[union-attr, operator]
+def _some(columns: Tensor, channels: Sequence[int] | None, places: Tensor) -> Tensor:
+    if channels is not None:
+        columns = columns[list(channels)]
+    return columns[:, places].clone()

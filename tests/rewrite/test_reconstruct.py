@@ -12,6 +12,7 @@ from chipfit.graph.norms_behind import norms_behind
 from chipfit.nets import create
 from chipfit.rewrite import edits_for, side_sizes, slice_channels
 from chipfit.rewrite.reconstruct import reconstruct
+from chipfit.rewrite.solve_layer import factors_of
 
 
 @pytest.mark.parametrize(
@@ -105,6 +106,67 @@ def test_the_norm_behind_takes_up_the_mean_and_modes_are_kept():
     assert small.training and small[3].training and net.training
     made = small.eval()(x)
     torch.testing.assert_close(made.mean((0, 2, 3)), wanted.mean((0, 2, 3)))
+
+
+def test_the_norm_behind_does_the_same_in_training_mode():
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1, bias=False),
+                        nn.BatchNorm2d(4)).double().train()  # fmt: skip
+    nn.init.uniform_(net[3].weight, -1, 1)
+    x = torch.rand(16, 3, 6, 6, dtype=torch.float64)
+    for _ in range(20):
+        net(x)
+    small, edits = narrowed(net, x[:1], {"0": range(3)})
+    reconstruct(small, net, edits, x, norms={"2": "3"})
+    made = small.eval()(x)
+    torch.testing.assert_close(small.train()(x), made)
+
+
+class Residual(nn.Module):
+    """A branch at whose end there is a batch norm, added to what a narrower stem lost in part."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1)
+        self.outer, self.norm = nn.Conv2d(6, 8, 1, bias=False), nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        return x + self.norm(self.outer(torch.relu(self.inner(x))))
+
+
+def test_the_end_of_a_branch_makes_up_for_what_the_shortcut_lost():
+    torch.manual_seed(5)
+    net = Residual().double().eval()
+    nn.init.uniform_(net.norm.weight, -1, -0.1)
+    x = torch.rand(64, 3, 6, 6, dtype=torch.float64)
+    twin = copy.deepcopy(net)
+    with torch.no_grad():
+        twin.stem.bias += 0.3 * torch.rand(8, dtype=torch.float64)
+    alone = copy.deepcopy(twin)
+    reconstruct(alone, net, [], x, norms={"outer": "norm"}, layers=["inner"], damping=1e-12)
+    solved = reconstruct(
+        twin, net, [], x, norms={"outer": "norm"}, layers=["inner", "outer"], damping=1e-12
+    )
+    assert solved == ["inner", "outer"]
+
+    # Least squares by hand: what the sum lacks, from what the last layer reads, and a mean.
+    shortcut = torch.relu(twin.stem(x))
+    reads = torch.relu(twin.inner(shortcut)).permute(0, 2, 3, 1).reshape(-1, 6)
+    reads = torch.cat([reads, torch.ones(len(reads), 1, dtype=torch.float64)], 1).detach()
+    lacks = (net(x) - shortcut).permute(0, 2, 3, 1).reshape(-1, 8).detach()
+    best = reads @ torch.linalg.lstsq(reads, lacks, driver="gelsd").solution
+    left = float(((best - lacks) ** 2).mean())
+    assert float(((twin(x) - net(x)) ** 2).mean().detach()) == pytest.approx(left, rel=1e-6)
+    assert left < 0.5 * float(((alone(x) - net(x)) ** 2).mean().detach())
+
+
+def test_what_a_norm_all_but_removes_makes_up_for_nothing():
+    norm = nn.BatchNorm2d(3)
+    norm.weight.data = torch.tensor([2.0, -1e-4, 0.0])
+    norm.running_var[:] = 4 - norm.eps
+    torch.testing.assert_close(factors_of(norm, 3), torch.tensor([1.0, torch.inf, torch.inf]))
+    assert torch.equal(factors_of(None, 2), torch.ones(2))
 
 
 def test_it_needs_inputs():
