@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """NetAdapt against uniform widths and one-shot magnitude pruning, within the same budget.
 
-    python -m benchmarks.baselines --run runs/demo --seeds 3
+    python examples/demo.py --method netadapt --run runs/demo-netadapt
+    python -m benchmarks.baselines --run runs/demo-netadapt --seeds 3
 
 Everything comes from a finished run: the trained original, the budget, and the images NetAdapt
 spent. Each baseline is the largest network of its kind whose compiled (or measured) cost is within
@@ -178,7 +179,7 @@ def table(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the comparison."""
     flags = parser("NetAdapt against plain ways to make a network narrower")
-    flags.add_argument("--run", type=Path, default=Path("runs/demo"), help="a finished run")
+    flags.add_argument("--run", type=Path, default=Path("runs/demo-netadapt"), help="NetAdapt's")
     flags.add_argument("--target", default="", help="with its options, where the run had any")
     flags.add_argument("--seeds", type=int, default=3)
     flags.add_argument(
@@ -190,6 +191,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.seeds < 1:
         raise BadInput(f"--seeds {given.seeds} is not positive")
     run = FinishedRun.open(given.run, given.target)
+    if run.run.config["method"] != "netadapt":
+        raise BadInput(
+            f"the run in {given.run} is not NetAdapt's but {run.run.config['method']}'s",
+            "python examples/demo.py --method netadapt --run runs/demo-netadapt makes one",
+        )
     report = Report(
         "baselines", {"run": str(given.run), "seeds": given.seeds, **_origin(run)}, given.out
     )

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run all benchmarks, one after the other, each in a process of its own.
 
-    python -m benchmarks.run [--run runs/demo] [--quick]
+    python -m benchmarks.run [--run runs/demo-netadapt] [--quick]
 
-What compares with NetAdapt needs a finished run, which ``make demo`` leaves in ``runs/demo``.
+What compares with NetAdapt needs a finished run of it, which ``python examples/demo.py --method
+netadapt --run runs/demo-netadapt`` leaves behind.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def arguments_of(name: str, run: Path, quick: bool, out: Path) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run them and say how each ended; the exit code is the first that is not 0."""
     flags = parser("run all benchmarks")
-    flags.add_argument("--run", type=Path, default=Path("runs/demo"), help="a finished run")
+    flags.add_argument("--run", type=Path, default=Path("runs/demo-netadapt"), help="NetAdapt's")
     flags.add_argument(
         "--quick", action="store_true", help="smallest settings, to see that it runs"
     )
@@ -142,7 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         others = " ".join(name for name in NAMES if name != NEEDS_RUN)
         raise BadInput(
             f"there is no run in {given.run}, which {NEEDS_RUN} compares with",
-            f"make demo makes one; or name another with --run, or --only {others}",
+            "python examples/demo.py --method netadapt --run runs/demo-netadapt makes one; or"
+            f" name another with --run, or --only {others}",
         )
     rows = []
     for name in given.only:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The main job from end to end: fit a network to an Arm Ethos-U55 at half its latency.
 
-Trains a small MobileNetV2 on Fashion-MNIST, adapts it with NetAdapt to 50 % of its latency on
-``ethos-u55-128``, fine-tunes every member with the original as teacher, exports int8 TFLite and
+Trains a small MobileNetV2 on Fashion-MNIST, makes five narrower ones of it down to 50 % of its
+latency on ``ethos-u55-128``, fine-tunes each with the original as teacher, exports int8 TFLite and
 ONNX, compiles with Vela, checks the files against PyTorch and writes a report. Stop it at any
 moment: the same command continues.
 
-    python examples/demo.py [--run DIR] [--data NAME] [--target NAME]
+    python examples/demo.py [--method NAME] [--run DIR] [--data NAME] [--target NAME]
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from chipfit.runs import Run
 def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description="fit a network to half its latency")
+    parser.add_argument("--method", default="auto")
     parser.add_argument("--run", default="runs/demo")
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--target", default="ethos-u55-128")
@@ -40,9 +41,12 @@ def main() -> None:
         arguments.data = "digits"
     result = cf.fit(
         "tiny_mobilenet_v2", arguments.target, arguments.budget, arguments.data, run=arguments.run,
+        method=arguments.method,
+        method_options={"levels": 5} if arguments.method == "auto" else None,
         recovery_epochs=1.0,
         members=6,
-        progress=terminal.progress, command=f"python examples/demo.py --run {arguments.run}",
+        progress=terminal.progress,
+        command=f"python examples/demo.py --method {arguments.method} --run {arguments.run}",
     )  # fmt: skip
     report = write_report(arguments.run)
     terminal.out.print(family_table(arguments.run, format="rich"), soft_wrap=True)

@@ -2,7 +2,7 @@
 """A training loop of one's own: two functions are a task.
 
 chipfit fit examples/own_loop.py:net --target ethos-u55-128 --budget latency_ms=80% \
-        --data examples/own_loop.py --method netadapt --run runs/own-loop
+        --data examples/own_loop.py --run runs/own-loop
 """
 
 import torch
@@ -31,7 +31,7 @@ def finetune(model: nn.Module, steps: int) -> None:
 
 
 def calibration() -> torch.Tensor:
-    """Return some training inputs; only int8 files need them."""
+    """Return some training inputs; for int8 files, and for what is solved."""
     return torch.cat(images.calibration_batches(256))
 
 

@@ -35,7 +35,7 @@ def _options(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--budget", "budgets", multiple=True, required=True,
               help="Upper bound: latency_ms=3, latency_ms=50%; may be repeated.")  # fmt: skip
 @click.option("--data", required=True, help="A name from 'chipfit data', or a Python file.")
-@click.option("--method", default="netadapt", show_default=True)
+@click.option("--method", default="auto", show_default=True)
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE",
               help="An option of the method; may be repeated.")  # fmt: skip
 @click.option("--run", required=True, type=click.Path(path_type=Path), help="Run directory.")

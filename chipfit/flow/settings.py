@@ -38,7 +38,7 @@ class Settings:
         command: What the user typed, for the report.
     """
 
-    method: str = "netadapt"
+    method: str = "auto"
     method_options: Mapping[str, Any] | None = None
     seed: int = 0
     epochs: float | None = None

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from chipfit.cost.cost import Cost
+from chipfit.errors import BadInput
 from chipfit.graph.capture import trace
 from chipfit.graph.channels import ChannelGroup, channel_groups
 from chipfit.graph.norms_behind import norms_behind
@@ -67,13 +68,23 @@ class Auto:
     held-out images (0: all).
     """
 
+    own_loops = True
     defaults: Mapping[str, Any] = {
         "levels": 3, "first": FIRST, "rounds": 3, "tries": 6, "widths": 8,
         "replace": SOLVED, "images": 512, "solve": True, "val_images": 2000,
     }  # fmt: skip
 
     def check(self, problem: Problem) -> None:
-        """Raise where the narrowest network is over budget; needs no trained weights."""
+        """Raise where the narrowest network is over budget, or there are no inputs to solve from.
+
+        Needs no trained weights.
+        """
+        if not problem.task.calibrates:
+            raise BadInput(
+                f"auto solves weights from training inputs, and {problem.task.name} gives none",
+                "define calibration() that returns training inputs (N, C, H, W), or use --method"
+                " netadapt",
+            )
         self._open(problem)[1].check()
 
     def _open(self, problem: Problem) -> tuple[dict[str, Any], JointTable]:

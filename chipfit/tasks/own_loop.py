@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from chipfit.errors import BadInput, BadTask, ChipfitError
 from chipfit.tasks.base import SPLITS, Batch, Task, evaluating
@@ -45,7 +46,8 @@ class OwnLoop(Task):
             parameter ``teacher`` it is given the original network, or ``None``, to distil from.
         input_shape: ``(1, C, H, W)``; that of the calibration inputs where ``None``.
         calibration: Returns inputs ``(N, C, H, W)`` of training images, or several such tensors.
-            Only int8 files need it: they are left out without it.
+            Int8 files need it and are left out without it; ``auto``
+            solves weights from these inputs.
         higher_is_better: Direction of the metric.
         metric: Its name.
         num_classes: Outputs of the network; 0 where it does not classify.
@@ -105,6 +107,26 @@ class OwnLoop(Task):
             BadInput: Always.
         """
         self._refuse("a loss")
+
+    def distillation(self, student: Any, teacher: Any, temperature: float) -> Tensor:
+        """Return how far outputs are from the teacher's, a scalar; 0 for equal ones.
+
+        Divergence of the probabilities where there are classes; else the mean square of what is
+        off, relative to the teacher's variance, over all tensors that the network returns.
+
+        Raises:
+            BadInput: It returns none.
+        """
+        if self.num_classes and isinstance(student, Tensor) and isinstance(teacher, Tensor):
+            return super().distillation(student, teacher, temperature)
+        parts = [
+            (a - b).double().square().mean() / b.double().var(correction=0).clamp(min=1e-12)
+            for a, b in zip(tree_leaves(student), tree_leaves(teacher), strict=True)
+            if isinstance(a, Tensor) and a.is_floating_point()
+        ]
+        if not parts:
+            raise BadInput(f"the network of {self.name} returns no tensor of numbers to compare")
+        return torch.stack(parts).mean()
 
     def _refuse(self, what: str) -> NoReturn:
         raise BadInput(

@@ -41,7 +41,7 @@ def finished(tmp_path_factory):
     cf.fit(
         f"{place / 'net.py'}:small", "ethos-u55-128", "latency_ms=80%", "digits",
         run=place / "run", epochs=1, recovery_epochs=0.2, workers=1, table=place / "costs.sqlite",
-        method_options={"steps": 2, "short_steps": 2, "val_images": 50},
+        method="netadapt", method_options={"steps": 2, "short_steps": 2, "val_images": 50},
     )  # fmt: skip
     return place / "run"
 

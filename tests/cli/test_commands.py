@@ -13,7 +13,7 @@ from chipfit.cost.table import CostTable
 MAIN = [sys.executable, "-m", "chipfit.cli.main"]
 FIT = ["fit", "tiny_mobilenet_v2", "--target", "analytic", "--budget", "macs=70%", "--data", "digits",
        "--epochs", "0.3", "--recovery-epochs", "0.2", "--option", "steps=1", "--option", "short_steps=2",
-       "--workers", "1"]  # fmt: skip
+       "--workers", "1", "--method", "netadapt"]  # fmt: skip
 
 
 def run(*arguments, env=None):

@@ -71,7 +71,7 @@ def test_a_search_runs_on_the_device(tmp_path):
     out = chipfit(
         "fit", NET, "--target", TARGETS["python"], "--budget", "latency_ms=80%", "--data", "digits",
         "--run", str(tmp_path / "run"), "--epochs", "0", "--recovery-epochs", "0.05",
-        "--members", "1", "--workers", "1", "--option", "short_steps=1", "--option", "steps=2",
+        "--members", "1", "--workers", "1", "--method", "netadapt", "--option", "short_steps=1", "--option", "steps=2",
         "--table", str(tmp_path / "t.sqlite"), "--json",
     )  # fmt: skip
     found = json.loads(out)

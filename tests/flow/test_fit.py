@@ -10,6 +10,7 @@ from chipfit.flow.result import open_run
 QUICK = {
     "epochs": 1,
     "recovery_epochs": 0.3,
+    "method": "netadapt",
     "method_options": {"steps": 2, "short_steps": 2, "val_images": 50},
     "workers": 2,
 }
@@ -117,7 +118,7 @@ def test_a_users_own_trained_module(tmp_path):
     trained = {k: v.clone() for k, v in net.state_dict().items()}
     result = cf.fit(
         net, "analytic", {"macs": "60%"}, task, run=tmp_path / "run", recovery_epochs=0.5,
-        method_options={"steps": 2, "short_steps": 2}, workers=1,
+        method="netadapt", method_options={"steps": 2, "short_steps": 2}, workers=1,
     )  # fmt: skip
     assert result.budget_met
     assert all(

@@ -14,7 +14,8 @@ from chipfit.files import read_state
 COMMAND = [
     sys.executable, "-m", "chipfit.cli.main", "fit", "tiny_mobilenet_v2", "--target", "ethos-u55-128",
     "--budget", "latency_ms=75%", "--data", "digits", "--epochs", "1", "--recovery-epochs", "1",
-    "--option", "steps=3", "--option", "short_steps=3", "--workers", "2", "--json",
+    "--option", "steps=3", "--option", "short_steps=3", "--method", "netadapt",
+    "--workers", "2", "--json",
 ]  # fmt: skip
 KILLS = 10
 

@@ -179,7 +179,46 @@ def test_a_loop_that_diverges_or_fails_is_reported():
 
 def test_methods_that_need_batches_refuse_before_anything_is_trained(tmp_path):
     task = written(tmp_path, "num_classes = 2\n")
-    for method in ("auto", "fbnet", "smcp"):
+    for method in ("fbnet", "smcp"):
         with pytest.raises(BadInput, match="make_task"):
             fit(net(), "analytic", "macs=80%", task, method=method, run=tmp_path / method)
         assert not (tmp_path / method).exists()
+
+
+def test_auto_needs_inputs_and_says_so_before_anything_is_trained(tmp_path):
+    with pytest.raises(BadInput, match=r"define calibration\(\).*--method netadapt"):
+        fit(net(), "analytic", "macs=80%", written(tmp_path), method="auto", run=tmp_path / "run")
+    assert not (tmp_path / "run" / "candidates").exists()
+
+
+def test_auto_solves_a_network_that_classifies_nothing(tmp_path):
+    more = """
+    def calibration():
+        return torch.rand(32, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+
+    def finetune(model, steps):
+        pass
+    """
+    result = fit(
+        net(), "analytic", "macs=70%", written(tmp_path, more), run=tmp_path / "run", epochs=0,
+        method="auto", workers=0, table=tmp_path / "costs.sqlite",
+        method_options={"levels": 1, "images": 32, "rounds": 1, "tries": 2},
+    )  # fmt: skip
+    best = result.member("best")
+    assert result.budget_met
+    assert best.cost["macs"] <= 0.7 * result.member("original").cost["macs"]
+
+
+@pytest.mark.parametrize("classes", [0, 2])
+def test_how_far_outputs_are_from_the_originals(tmp_path, classes):
+    task = load_task(written(tmp_path, f"num_classes = {classes}\n"))
+    y = torch.tensor([[1.0, 3.0], [5.0, 7.0]])
+    assert float(task.distillation(y, y, 1.0)) == 0
+    if not classes:
+        both = {"boxes": y + 1, "scores": (10 * y, torch.arange(3))}
+        same = {"boxes": y, "scores": (10 * y, torch.arange(3))}
+        assert float(task.distillation(both, same, 1.0)) == pytest.approx(0.5 * 1 / 5)
+        with pytest.raises(BadInput, match="no tensor of numbers"):
+            task.distillation("box", "box", 1.0)
+    else:
+        assert float(task.distillation(y + torch.eye(2), y, 1.0)) > 0
