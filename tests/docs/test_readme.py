@@ -17,9 +17,16 @@ def _blocks(document):
     return re.findall(r"^```(bash|python)\n(.*?)^```", document.read_text(), re.M | re.S)
 
 
-def _run(document, folder):
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A cost table that all documents share, as a reader's would."""
+    return tmp_path_factory.mktemp("table") / "costs.sqlite"
+
+
+def _run(document, folder, table):
     scripts = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+    path = f"{scripts}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "CHIPFIT_TABLE": str(table)}
     shutil.copytree(ROOT / "examples", folder / "examples")
     for kind, text in _blocks(document):
         if kind == "bash":
@@ -35,9 +42,9 @@ def _run(document, folder):
 
 
 @pytest.mark.slow
-def test_the_commands_and_snippets_of_the_readme_run(tmp_path):
+def test_the_commands_and_snippets_of_the_readme_run(tmp_path, table):
     assert {kind for kind, _ in _blocks(DOCUMENTS[0])} == {"bash", "python"}
-    _run(DOCUMENTS[0], tmp_path)
+    _run(DOCUMENTS[0], tmp_path, table)
     assert (tmp_path / "runs" / "first" / "report.html").is_file()
     assert list(tmp_path.glob("out/*.tflite"))
 
@@ -46,8 +53,8 @@ def test_the_commands_and_snippets_of_the_readme_run(tmp_path):
 @pytest.mark.parametrize(
     "document", [d for d in DOCUMENTS[1:] if _blocks(d)], ids=lambda path: path.name
 )
-def test_the_commands_and_snippets_of_the_documents_run(document, tmp_path):
-    _run(document, tmp_path)
+def test_the_commands_and_snippets_of_the_documents_run(document, tmp_path, table):
+    _run(document, tmp_path, table)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
