@@ -68,12 +68,15 @@ class Summands(_Numbered):
             self._kept[number] = result
 
     def take(self, layer: str) -> Tensor | None:
-        """Return the other summand as it is now, if the layer has one; each layer takes once."""
+        """Return the other summand as it is now, if the layer has one; each layer takes once.
+
+        There is none, either, where the network makes other calls this time.
+        """
         if layer not in self._calls:
             return None
         call = self._calls[layer]
         self._readers[call] -= 1
-        return self._kept[call] if self._readers[call] else self._kept.pop(call)
+        return self._kept.get(call) if self._readers[call] else self._kept.pop(call, None)
 
 
 class _Additions(_Numbered):

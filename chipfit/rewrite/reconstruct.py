@@ -126,7 +126,10 @@ class _Goal:
         """Return what it should make where something else is added now."""
         if added is None or self.added is None:
             return self.made
-        lost = self.added - output_columns(layer, added, 1)[0][:, self.places]
+        now = output_columns(layer, added, 1)[0]
+        if len(now) != len(self.made) or now.shape[1] <= int(self.places[-1]):
+            return self.made  # a network that branches on values has made something else
+        lost = self.added - now[:, self.places]
         return self.made + lost / factors_of(norm, len(lost))[:, None]
 
 
@@ -165,11 +168,14 @@ def _targets(
                 if calls[name] > 1:
                     return
                 with summands.aside():
+                    other = summands.take(name)
+                    if other is not None and other.shape != result.shape:
+                        other = None  # a network that branches on values has made something else
                     places = sample_places(output_columns(layer, result, 1).shape[2], samples, 0)
                     made, added = (
                         None if each is None
                         else _some(output_columns(layer, each, 1)[0], kept.get(name), places)
-                        for each in (result, summands.take(name))
+                        for each in (result, other)
                     )  # fmt: skip
                     assert made is not None  # a layer makes something
                     found[name] = _Goal(places, made, added)

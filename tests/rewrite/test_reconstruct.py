@@ -161,6 +161,24 @@ def test_the_end_of_a_branch_makes_up_for_what_the_shortcut_lost():
     assert left < 0.5 * float(((alone(x) - net(x)) ** 2).mean().detach())
 
 
+class Branching(Residual):
+    """Makes other calls for more than two images."""
+
+    def forward(self, x):
+        if len(x) > 2:
+            x = x.unsqueeze(0).repeat(2, 1, 1, 1, 1)[0].mul(1.0)
+        return super().forward(x)
+
+
+def test_a_network_that_makes_other_calls_is_solved_without_its_shortcuts():
+    torch.manual_seed(6)
+    net = Branching().double().eval()
+    x = torch.rand(64, 3, 6, 6, dtype=torch.float64)
+    small, edits = narrowed(net, x[:2], {"inner": range(4)})
+    assert reconstruct(small, net, edits, x, norms={"outer": "norm"}) == ["stem", "inner", "outer"]
+    torch.testing.assert_close(small(x).mean((0, 2, 3)), net(x).mean((0, 2, 3)))
+
+
 def test_what_a_norm_all_but_removes_makes_up_for_nothing():
     norm = nn.BatchNorm2d(3)
     norm.weight.data = torch.tensor([2.0, -1e-4, 0.0])
