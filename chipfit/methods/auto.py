@@ -70,7 +70,7 @@ class Auto:
 
     own_loops = True
     defaults: Mapping[str, Any] = {
-        "levels": 3, "first": FIRST, "rounds": 3, "tries": 6, "widths": 8,
+        "levels": 3, "first": FIRST, "rounds": 6, "tries": 6, "widths": 8,
         "replace": SOLVED, "images": 512, "solve": True, "val_images": 2000,
     }  # fmt: skip
 
