@@ -103,8 +103,9 @@ def options_of(name: str, images: int, batch: int, given: Mapping[str, Any]) -> 
 
 
 def ladder_of(
-    name: str, net: nn.Module, example: torch.Tensor, alignment: int, task: Task
-) -> tuple[Ladder, int]:
+    name: str, net: nn.Module, example: torch.Tensor, alignment: int, task: Task,
+    everywhere: bool = False,
+) -> tuple[Ladder, int]:  # fmt: skip
     """Return the networks of a baseline, and the training images that were read for them.
 
     Args:
@@ -113,6 +114,7 @@ def ladder_of(
         example: Its input, ``(1, C, H, W)``.
         alignment: Of the target.
         task: Gives batches for gradients.
+        everywhere: For Torch-Pruning, the same ratio in every layer.
     """
     if name == UNIFORM:
         return UniformWidths(net, example, alignment), 0
@@ -124,5 +126,5 @@ def ladder_of(
         images = min(TAYLOR_BATCHES, per_epoch) * task.recipe.batch_size
     net = copy.deepcopy(net)
     return LibraryPruning(
-        net, example, alignment, importance=importance, gradients=gradients
+        net, example, alignment, importance=importance, gradients=gradients, everywhere=everywhere
     ), images  # fmt: skip

@@ -9,7 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import BASELINES, UNIFORM, ladder_of, method_of, options_of
+from benchmarks.contenders import (
+    BASELINES,
+    LIBRARY,
+    UNIFORM,
+    ladder_of,
+    method_of,
+    options_of,
+)
 from benchmarks.contest import Contest, prepare, reason
 from benchmarks.contest_tables import ACCURACIES, Held
 from benchmarks.narrowing import Ladder, largest_within
@@ -41,7 +48,7 @@ class Field:
     def __init__(self, original: Original, target: Target, task: Task, given: Any) -> None:
         self.original, self.target, self.task, self.given = original, target, task, given
         self.folder = original.folder.parent / target.name
-        self._ladders: dict[str, tuple[Ladder, int]] = {}
+        self._ladders: dict[tuple[str, bool], tuple[Ladder, int]] = {}
         say = Terminal().progress
         with WorkerPool(given.workers, None) as pool:
             self.opponent = opponent_of(
@@ -84,7 +91,7 @@ class Field:
             return replace(job, refused=found["refused"])
         if not build:
             return job
-        ladder, images = self._ladder(job.contender)
+        ladder, images = self._ladder(job.contender, found.get("everywhere", False))
         return replace(job, start=ladder[found["rung"]], how=found["how"], before=images)
 
     def _bound(self, share: float) -> float | None:
@@ -110,27 +117,38 @@ class Field:
         known = json.loads(file.read_text())
         return None if known is None else float(known)
 
-    def _ladder(self, name: str) -> tuple[Ladder, int]:
-        if name not in self._ladders:
+    def _ladder(self, name: str, everywhere: bool) -> tuple[Ladder, int]:
+        key = name, everywhere
+        if key not in self._ladders:
             example = self.task.example_input()
-            self._ladders[name] = ladder_of(
-                name, self.net, example, self.target.alignment, self.task
+            self._ladders[key] = ladder_of(
+                name, self.net, example, self.target.alignment, self.task, everywhere
             )
-        return self._ladders[name]
+        return self._ladders[key]
 
     def _largest(self, job: Contest) -> dict[str, Any]:
+        """Return the rung of a baseline.
+
+        Torch-Pruning prunes globally; where that reaches no network within the budget, because
+        some layers are hardly pruned at all, by the same ratio in every layer.
+        """
         budget, cost = Budget({self.given.key: job.limit}), self.opponent.cost
-        example, ladder = self.task.example_input(), self._ladder(job.contender)[0]
+        example = self.task.example_input()
 
         def within(nets: Sequence[Any]) -> list[bool]:
             return within_budget(self.target, example, self.net, cost, budget, nets)
 
-        try:
-            rung = largest_within(ladder, within, job.contender)
-        except InfeasibleBudget as error:
-            return {"refused": reason(error)}
-        rung = confirmed(self.target, within, ladder, rung)
-        return {"rung": rung, "how": ladder.describe(rung)}
+        refused = ""
+        for everywhere in (False, True) if job.contender.startswith(LIBRARY) else (False,):
+            ladder = self._ladder(job.contender, everywhere)[0]
+            try:
+                rung = largest_within(ladder, within, job.contender)
+            except InfeasibleBudget as error:
+                refused = reason(error)
+                continue
+            rung = confirmed(self.target, within, ladder, rung)
+            return {"rung": rung, "everywhere": everywhere, "how": ladder.describe(rung)}
+        return {"refused": refused}
 
     def prepare(self) -> None:
         """Price and measure what contests ask for, and drive the baselines to the budgets."""

@@ -103,7 +103,7 @@ IMPORTANCES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 
 class LibraryPruning:
-    """One-shot global pruning by Torch-Pruning's own pruner.
+    """One-shot pruning by Torch-Pruning's own pruner.
 
     Layers whose channels must stay (the classifier) are ignored. First arguments as for
     :class:`UniformWidths`.
@@ -115,14 +115,17 @@ class LibraryPruning:
         keep: Prefixes of modules whose widths stay.
         importance: Of :data:`IMPORTANCES`.
         gradients: Of the loss, by parameter; ``taylor`` needs them.
+        everywhere: Prune every group by the same ratio, not the least important channels of all.
     """
 
     def __init__(
         self, net: nn.Module, example: torch.Tensor, alignment: int, keep: Sequence[str] = (),
         importance: str = "magnitude", gradients: Mapping[str, torch.Tensor] | None = None,
+        everywhere: bool = False,
     ) -> None:  # fmt: skip
         self._net, self._example, self._step = net, example, alignment
         self._importance, self._gradients = importance, gradients or {}
+        self._everywhere = everywhere
         frozen = [group for group in channel_groups(net, example, keep) if group.frozen]
         self._ignored = sorted(
             {member.module for g in frozen for member in g.members if member.side == "out"}
@@ -150,7 +153,7 @@ class LibraryPruning:
                 pruned,
                 self._example,
                 importance=getattr(tp.importance, kind)(**settings),
-                global_pruning=True,
+                global_pruning=not self._everywhere,
                 pruning_ratio=self.ratio(rung),
                 round_to=self._step,
                 ignored_layers=[pruned.get_submodule(name) for name in self._ignored],
@@ -161,7 +164,8 @@ class LibraryPruning:
 
     def describe(self, rung: int) -> str:
         """Return the pruning ratio of a rung."""
-        return f"pruning ratio {self.ratio(rung):.4f}"
+        where = " in every layer" if self._everywhere else ""
+        return f"pruning ratio {self.ratio(rung):.4f}{where}"
 
 
 class MagnitudePruning(LibraryPruning):

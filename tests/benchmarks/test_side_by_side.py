@@ -3,6 +3,7 @@ from itertools import islice
 
 import pytest
 import torch
+from torch import nn
 
 from benchmarks.contenders import BASELINES, CONTENDERS, LANA_BATCH, options_of
 from benchmarks.contest_tables import Held, cost_for, equal_accuracy, equal_latency, summary
@@ -207,6 +208,19 @@ def test_importances_of_the_library_prune_differently(task):
     shapes = {name: [tuple(v.shape) for v in own.values()] for name, own in found.items()}
     assert len({str(own) for own in shapes.values()}) > 1
     assert trace(network("resnet8", load_task("digits")), task.example_input()).macs > 0
+
+
+def test_the_library_prunes_every_layer_by_the_same_ratio_where_told(task):
+    net, example = network("resnet8", task).eval(), task.example_input()
+    ladder = LibraryPruning(net, example, 1, everywhere=True)
+    rung = len(ladder) // 2 - 1
+    assert ladder.ratio(rung) == 0.5
+    pruned = ladder[rung]
+    widths = {n: m.out_channels for n, m in net.named_modules() if isinstance(m, nn.Conv2d)}
+    assert {n: pruned.get_submodule(n).out_channels for n in widths} == {
+        n: width // 2 for n, width in widths.items()
+    }
+    assert ladder.describe(rung).endswith("in every layer")
 
 
 def test_the_quick_benchmark_runs_and_continues(tmp_path):
