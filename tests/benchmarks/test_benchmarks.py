@@ -86,7 +86,7 @@ def test_run_says_what_is_missing(tmp_path, capsys):
     from benchmarks.run import main
 
     assert main(["--run", str(tmp_path / "nothing")]) == BadInput.exit_code
-    assert "make demo" in capsys.readouterr().err
+    assert "--method netadapt" in capsys.readouterr().err
 
 
 def test_profile_agrees_with_the_command_line_of_vela(tmp_path):

@@ -142,7 +142,7 @@ def test_unknown_names(tmp_path):
     assert "ethos-u55-128" in caught.value.hint
     with pytest.raises(UnknownName, match="unknown method"):
         cf.fit("tiny_mobilenet_v2", "analytic", "macs=1", "digits", method="netadap", **base)
-    with pytest.raises(UnknownName, match="option of netadapt"):
+    with pytest.raises(UnknownName, match="option of auto"):
         cf.fit(
             "tiny_mobilenet_v2", "analytic", "macs=1", "digits", method_options={"stepz": 1}, **base
         )
