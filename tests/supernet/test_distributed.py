@@ -207,7 +207,7 @@ def test_only_the_first_process_speaks_and_its_failure_is_the_only_one(two_proce
 
 def test_a_method_that_searches_in_one_process_says_so(two_processes):
     folder, found = two_processes
-    assert "netadapt searches in one process" in (folder / "refused").read_text(), found.stderr
+    assert "auto searches in one process" in (folder / "refused").read_text(), found.stderr
     assert not (folder / "run").exists()
 
 
