@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from chipfit.graph.channels import ChannelGroup
 from chipfit.methods.base import Problem
 from chipfit.methods.joint_space import BLOCK, JointSpace
@@ -41,6 +43,27 @@ class JointTable(WidthTable):
             for name, value in self.names(row).items()
             if _block(name) and value != KEEP
         }
+
+    def cheapest(self) -> tuple[int, ...]:
+        """Return the narrowest widths with the operations that are nearest to the budget.
+
+        Blocks are gone through until none brings the network nearer: an operation that is listed
+        first may cost more than the block's own narrow layers.
+        """
+        row, nearest = (0,) * len(self.full), float("inf")
+        while (over := self._over([row])[0]) < nearest:
+            nearest = over
+            for at, choice in enumerate(self.space):
+                if _block(choice.name):
+                    every = range(len(choice.options))
+                    tried = [(*row[:at], i, *row[at + 1 :]) for i in every]
+                    row = tried[int(np.argmin(self._over(tried)))]
+        return row
+
+    def _over(self, rows: Sequence[tuple[int, ...]]) -> list[float]:
+        """Return the largest cost of each network in units of its limit."""
+        limits = self._problem.budget.limits
+        return [max(cost[k] / v for k, v in limits.items()) for cost in self.networks(rows)]
 
     def edits(
         self, row: Sequence[int] | Codes, kept: Mapping[str, Sequence[int]]

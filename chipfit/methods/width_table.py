@@ -124,6 +124,10 @@ class WidthTable(SpaceCosts):
                           "to": choice.options[row[b]], **saved})  # fmt: skip
         return found
 
+    def cheapest(self) -> tuple[int, ...]:
+        """Return the narrowest network, as option indices."""
+        return (0,) * len(self.full)
+
     def check(self) -> None:
         """Refuse a budget that the narrowest network is over.
 
@@ -131,8 +135,11 @@ class WidthTable(SpaceCosts):
             BadInput: The budget bounds what is not predicted on the target.
             InfeasibleBudget: The message says what the narrowest network costs.
         """
-        cheapest = self.networks([(0,) * len(self.full)])[0]
-        require_predicted(self._problem, cheapest)
+        narrowest = self.networks([(0,) * len(self.full)])[0]
+        require_predicted(self._problem, narrowest)
+        if self._problem.budget.met(narrowest):
+            return
+        cheapest = self.networks([self.cheapest()])[0]
         if not self._problem.budget.met(cheapest):
             raise InfeasibleBudget(
                 f"the budget {self._problem.budget} cannot be met by widths: the narrowest network "

@@ -128,6 +128,19 @@ def test_losses_alone_are_allocated_best(problem):
     assert 1.03 * worth.max() <= mine <= worth.max() + 1e-9  # all are negative
 
 
+def test_a_budget_is_refused_only_where_no_operation_of_the_blocks_meets_it(problem):
+    found, _ = problem("analytic", {"macs": 0.5}, **QUICK)
+    table = Auto()._open(found)[1]
+    choices = [range(len(c.options)) if c.name.startswith("block ") else [0] for c in table.space]
+    rows = np.array(list(itertools.product(*choices)))
+    least = float(table.of("macs")(rows).min())
+    assert least < table.of("macs")(np.zeros_like(rows[:1]))[0]
+    start = found.original_cost["macs"]
+    Auto().check(problem("analytic", {"macs": 1.001 * least / start}, **QUICK)[0])
+    with pytest.raises(InfeasibleBudget, match="narrowest"):
+        Auto().check(problem("analytic", {"macs": 0.999 * least / start}, **QUICK)[0])
+
+
 def test_what_is_out_of_reach_or_range_is_refused(problem):
     found, _ = problem("analytic", {"macs": 0.0001}, **QUICK)
     with pytest.raises(InfeasibleBudget, match="narrowest"):
