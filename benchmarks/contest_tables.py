@@ -110,39 +110,64 @@ def cost_for(points: Sequence[Point], accuracy: float) -> tuple[float, str]:
 
 
 def equal_accuracy(held: Held, key: str) -> list[Row]:
-    """Return for every budget what the best of Torch-Pruning needs to be as accurate as auto.
+    """Return for every budget how auto and the best of Torch-Pruning compare at one accuracy.
+
+    At auto's accuracy: what Torch-Pruning needs to reach it. At that of Torch-Pruning's best
+    network within the budget: what auto needs.
 
     Args:
         held: The contests.
         key: Accuracy to compare at: ``int8_test`` or ``test``.
     """
-    named = ACCURACIES[key]
-    original = (held.original["cost"], held.original[key])
-    curves: dict[str, list[Point]] = {}
-    for contender in held.contenders:
-        own = [
-            (cost, accuracy)
-            for share in held.shares
-            if (cost := held.median(share, contender, "cost")) is not None
-            and (accuracy := held.median(share, contender, key)) is not None
-        ]
-        if contender.startswith(LIBRARY) and own:
-            curves[contender] = [*own, original]
+    curves = {name: _curve(held, name, key) for name in held.contenders}
+    mine = curves.pop(AUTO, [])
+    library = {name: own for name, own in curves.items() if name.startswith(LIBRARY) and own}
     rows = []
     for share in held.shares:
         cost, accuracy = held.median(share, AUTO, "cost"), held.median(share, AUTO, key)
-        if cost is None or accuracy is None or not curves:
+        if cost is None or accuracy is None or not library:
             continue
-        needed = {name: cost_for(points, accuracy) for name, points in curves.items()}
+        needed = {name: cost_for(points, accuracy) for name, points in library.items()}
         # Where none gets there, all are slower than the original, of which that is said.
         best = min(needed, key=lambda name: (needed[name][1] == ">", needed[name][0]))
         least, sign = needed[best]
         rows.append({
-            "share": share, f"{AUTO}'s cost": cost, f"{AUTO}'s {named} %": 100 * accuracy,
+            "share": share, f"{AUTO}'s cost": cost, f"{AUTO}'s {ACCURACIES[key]} %": 100 * accuracy,
             "fastest of Torch-Pruning": best if sign != ">" else "none as accurate",
             "its cost": f"{sign}{least:.4g}", f"x {AUTO}'s": f"{sign}{least / cost:.3f}",
+            **_at_the_librarys(held, share, key, mine),
         })  # fmt: skip
     return rows
+
+
+def _at_the_librarys(held: Held, share: float, key: str, mine: Sequence[Point]) -> Row:
+    """Return at what cost auto is as accurate as Torch-Pruning's best network at a budget."""
+    there = {
+        name: (accuracy, cost) for name in held.contenders
+        if name.startswith(LIBRARY)
+        and (accuracy := held.median(share, name, key)) is not None
+        and (cost := held.median(share, name, "cost")) is not None
+    }  # fmt: skip
+    names = ("most accurate there", f"its {ACCURACIES[key]} %", f"{AUTO}'s for that", "x that")
+    if not there:
+        return dict.fromkeys(names)
+    best = max(there, key=lambda name: there[name])
+    accuracy, cost = there[best]
+    least, sign = cost_for(mine, accuracy)
+    flipped = {"<": ">", ">": "<", "": ""}[sign]
+    values = (best, 100 * accuracy, f"{sign}{least:.4g}", f"{flipped}{cost / least:.3f}")
+    return dict(zip(names, values, strict=True))
+
+
+def _curve(held: Held, contender: str, key: str) -> list[Point]:
+    """Return a contender's points, and the original; nothing where it has none of its own."""
+    own = [
+        (cost, accuracy)
+        for share in held.shares
+        if (cost := held.median(share, contender, "cost")) is not None
+        and (accuracy := held.median(share, contender, key)) is not None
+    ]
+    return [*own, (held.original["cost"], held.original[key])] if own else []
 
 
 def summary(fields: Sequence[Held], key: str = "int8_test") -> list[Row]:
@@ -166,8 +191,11 @@ def summary(fields: Sequence[Held], key: str = "int8_test") -> list[Row]:
             f"{AUTO} is the most accurate": len(leads) - len(lost),
             "lead in points": spread([points for points, _, _ in leads]) if leads else None,
             "where it is not": "; ".join(lost) or "—",
-            "x at equal accuracy": ", ".join(
-                row[f"x {AUTO}'s"] for row in equal_accuracy(held, key)
-            ) or "—",
+            f"x at {AUTO}'s accuracy": _joined(held, key, f"x {AUTO}'s"),
+            "x at Torch-Pruning's": _joined(held, key, "x that"),
         })  # fmt: skip
     return rows
+
+
+def _joined(held: Held, key: str, column: str) -> str:
+    return ", ".join(row[column] or "—" for row in equal_accuracy(held, key)) or "—"

@@ -88,6 +88,12 @@ def test_the_best_of_the_library_is_the_cheapest_at_autos_accuracy(held):
     # 0.82: a reaches it a third of the way from 0.78 at 7 to 0.9 at 10, b half the way from 0.74.
     assert at_70["fastest of Torch-Pruning"] == "tp-a" and at_70["its cost"] == "8"
     assert at_70["x auto's"] == "1.143"
+    # 0.78 is two thirds of the way between auto's 0.70 at 5 and 0.82 at 7.
+    assert (at_70["most accurate there"], at_70["its int8 %"]) == ("tp-a", 78)
+    assert (at_70["auto's for that"], at_70["x that"]) == ("6.333", "1.105")
+    # 0.72 of b at 5 is more than auto has there.
+    assert at_50["most accurate there"] == "tp-b"
+    assert float(at_50["x that"]) == pytest.approx(15 / 16, abs=1e-3)
     # 0.70: the fastest network of b is better than that already.
     assert at_50["fastest of Torch-Pruning"] == "tp-b" and at_50["x auto's"] == "<1.000"
 
@@ -98,11 +104,14 @@ def test_the_best_of_the_library_is_the_cheapest_at_autos_accuracy(held):
     better = {**held.results, (0.5, "auto", 0): result(5.0, 0.95)}
     _, row = equal_accuracy(Held("n", "t", held.original, better), "int8_test")
     assert (row["fastest of Torch-Pruning"], row["x auto's"]) == ("none as accurate", ">2.000")
+    assert row["x that"] == ">1.000"  # auto's cheapest network is more accurate
 
 
 def test_the_summary_counts_and_names_what_auto_loses(held):
     (row,) = summary([held])
     assert row["budgets"] == 2 and row["auto is the most accurate"] == 0
+    assert row["x at auto's accuracy"] == "1.143, <1.000"
+    assert row["x at Torch-Pruning's"].startswith("1.105, 0.93")
     assert row["where it is not"] == "-3.00 at 0.7 to uniform; -2.00 at 0.5 to tp-b"
     only = {k: v for k, v in held.results.items() if k[1] in ("auto", "tp-a")}
     (row,) = summary([Held("n", "t", held.original, only)])
