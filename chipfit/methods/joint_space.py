@@ -17,9 +17,9 @@ from torch import nn
 
 from chipfit.graph.capture import trace
 from chipfit.graph.channels import ChannelGroup, Member, channel_groups, widths_of_sides
-from chipfit.graph.resize import Unresizable, resize
 from chipfit.graph.workload import Workload
 from chipfit.methods.space_workload import SpaceWorkload
+from chipfit.methods.widths import resized
 from chipfit.rewrite.edits import edits_for
 from chipfit.rewrite.replay import Rewrite, replay
 from chipfit.rewrite.slice import side_sizes
@@ -122,13 +122,12 @@ class JointSpace:
         if self._spliced is not None:
             whole = self._spliced({c.name: architecture[BLOCK + c.name] for c in self.blocks or ()})
         sides = widths_of_sides(groups, widths, self._sizes_of(architecture))
-        try:
-            return resize(whole, {name: n for (name, side), n in sides.items() if side != "in"})
-        except Unresizable:
-            # Which channels stay does not matter to the shapes: take the first ones, for real.
+
+        def replayed() -> nn.Module:
             kept = {name: range(width) for name, width in widths.items()}
-            edits = self.edits(architecture, kept)
-            return trace(replay(self._net, edits).eval(), self._example)
+            return replay(self._net, self.edits(architecture, kept))
+
+        return resized(whole, sides, replayed, self._example)
 
     def _sizes_of(self, architecture: Mapping[str, Any]) -> Sides:
         sizes = dict(self._sizes)

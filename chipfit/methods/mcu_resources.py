@@ -113,11 +113,10 @@ class McuResources:
         return bool(set(self._problem.budget.keys) - self._predicted())
 
     def _predicted(self) -> set[str]:
-        first: Any = self._problem.memo.get("mcu_predicted")
-        if first is None:
-            first = set(self._table.networks([(0,) * len(self._table.full)])[0].values)
-            self._problem.memo["mcu_predicted"] = first
-        return set(first)
+        def keys() -> set[str]:
+            return set(self._table.networks([(0,) * len(self._table.full)])[0].values)
+
+        return self._problem.once("predicted_keys", self._table.space, keys)
 
     def _workload(self, row: Row) -> Workload:
         return self._table.pricer.workload(self._table.widths(row))

@@ -26,24 +26,25 @@ def maskable_groups(problem: Problem) -> list[ChannelGroup]:
     Half of the channels of all groups are masked and, in another copy, removed; where the two
     networks differ, the groups that make the difference are found one by one.
     """
-    known = problem.memo.setdefault("maskable_groups", {})
-    if problem.keep not in known:
-        coupled = channel_groups(problem.net, problem.example, problem.keep)
-        frozen = {group.name for group in coupled if group.frozen}
-        found = []
-        for group in coupled:
-            reason = group.frozen or unmaskable(problem.net, group)
-            found.append(replace(group, frozen=reason))
-        free = [group for group in found if not group.frozen]
-        if free and not _agree(problem, free):
-            apart = {group.name for group in free if not _agree(problem, [group])}
-            reason = "masked channels would not act like removed ones"
-            found = [replace(g, frozen=reason) if g.name in apart else g for g in found]
-        for group in found:
-            if group.frozen and group.name not in frozen:
-                problem.progress(f"{group.name} stays as it is: {group.frozen}")
-        known[problem.keep] = found
-    return known[problem.keep]
+    return problem.once("maskable_groups", problem.keep, lambda: _maskable(problem))
+
+
+def _maskable(problem: Problem) -> list[ChannelGroup]:
+    coupled = channel_groups(problem.net, problem.example, problem.keep)
+    frozen = {group.name for group in coupled if group.frozen}
+    found = []
+    for group in coupled:
+        reason = group.frozen or unmaskable(problem.net, group)
+        found.append(replace(group, frozen=reason))
+    free = [group for group in found if not group.frozen]
+    if free and not _agree(problem, free):
+        apart = {group.name for group in free if not _agree(problem, [group])}
+        reason = "masked channels would not act like removed ones"
+        found = [replace(g, frozen=reason) if g.name in apart else g for g in found]
+    for group in found:
+        if group.frozen and group.name not in frozen:
+            problem.progress(f"{group.name} stays as it is: {group.frozen}")
+    return found
 
 
 def _agree(problem: Problem, groups: Sequence[ChannelGroup]) -> bool:

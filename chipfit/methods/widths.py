@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -17,6 +17,24 @@ from chipfit.graph.workload import Workload
 from chipfit.methods.base import Problem
 from chipfit.rewrite.edits import Edit, edits_for
 from chipfit.rewrite.slice import side_sizes, slice_channels
+
+
+def resized(
+    whole: Workload, sides: Mapping[tuple[str, str], int], made: Callable[[], nn.Module],
+    example: torch.Tensor,
+) -> Workload:  # fmt: skip
+    """Return the workload of a network at other widths, computed where that can be done.
+
+    Args:
+        whole: The workload at the widths as they are.
+        sides: New widths by layer and side.
+        made: Makes the network; which channels stay does not matter to the shapes.
+        example: Its input, ``(1, C, H, W)``.
+    """
+    try:
+        return resize(whole, {name: n for (name, side), n in sides.items() if side != "in"})
+    except Unresizable:
+        return trace(made().eval(), example)
 
 
 class WidthPricer:
@@ -40,14 +58,13 @@ class WidthPricer:
     def workload(self, widths: Mapping[str, int]) -> Workload:
         """Return the workload of the network with the given group widths."""
         groups = [self._groups[name] for name in widths]
-        changed = widths_of_sides(groups, widths, self._sizes)
-        sides = {name: size for (name, side), size in changed.items() if side != "in"}
-        try:
-            return resize(self._workload, sides)
-        except Unresizable:
-            # Which channels stay does not matter to the shapes: take the first ones, for real.
+        sides = widths_of_sides(groups, widths, self._sizes)
+
+        def sliced() -> nn.Module:
             kept = {name: range(width) for name, width in widths.items()}
-            return trace(slice_channels(self._problem.net, self.edits(kept)), self._problem.example)
+            return slice_channels(self._problem.net, self.edits(kept))
+
+        return resized(self._workload, sides, sliced, self._problem.example)
 
     def price(self, variants: Sequence[Mapping[str, int]]) -> list[Cost]:
         """Return the predicted cost of each variant; absent units are priced in one batch."""
