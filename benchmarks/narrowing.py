@@ -147,6 +147,13 @@ class LibraryPruning:
             if name in self._gradients:
                 parameter.grad = self._gradients[name].clone()
         kind, settings = IMPORTANCES[self._importance]
+        ratio = self.ratio(rung)
+        # Where rounding would leave nothing, the library leaves the whole layer as it is.
+        capped = {
+            module: min(ratio, max(0.0, 1 - 1.001 * self._step / _width(module)))
+            for module in pruned.modules()
+            if self._everywhere and isinstance(module, nn.Conv2d | nn.Linear)
+        }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pruner = tp.pruner.BasePruner(
@@ -154,7 +161,8 @@ class LibraryPruning:
                 self._example,
                 importance=getattr(tp.importance, kind)(**settings),
                 global_pruning=not self._everywhere,
-                pruning_ratio=self.ratio(rung),
+                pruning_ratio=ratio,
+                pruning_ratio_dict=capped,
                 round_to=self._step,
                 ignored_layers=[pruned.get_submodule(name) for name in self._ignored],
             )
@@ -166,6 +174,10 @@ class LibraryPruning:
         """Return the pruning ratio of a rung."""
         where = " in every layer" if self._everywhere else ""
         return f"pruning ratio {self.ratio(rung):.4f}{where}"
+
+
+def _width(module: nn.Conv2d | nn.Linear) -> int:
+    return module.out_channels if isinstance(module, nn.Conv2d) else module.out_features
 
 
 class MagnitudePruning(LibraryPruning):

@@ -232,6 +232,14 @@ def test_the_library_prunes_every_layer_by_the_same_ratio_where_told(task):
     assert ladder.describe(rung).endswith("in every layer")
 
 
+def test_pruning_every_layer_ends_at_the_narrowest_widths_and_never_widens(net, task):
+    ladder = LibraryPruning(net, task.example_input(), 8, everywhere=True)
+    rungs = [ladder[i] for i in range(0, len(ladder), 40)]
+    macs = [trace(rung, task.example_input()).macs for rung in rungs]
+    assert macs == sorted(macs) and macs[0] < 0.1 * macs[-1]
+    assert {m.out_channels for m in rungs[0].modules() if isinstance(m, nn.Conv2d)} == {8}
+
+
 def test_the_quick_benchmark_runs_and_continues(tmp_path):
     arguments = [*QUICK["side_by_side"][:-2], "--store", str(tmp_path / "store")]
     tables = []
