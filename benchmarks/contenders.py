@@ -20,7 +20,7 @@ AUTO, UNIFORM = "auto", "uniform"
 BASELINES = (UNIFORM, "tp-magnitude", "tp-bn-scale", "tp-group-norm", "tp-taylor")
 CONTENDERS = (AUTO, "lana", "smcp", "netadapt", "ran-e", *BASELINES)
 #: Searched once, with seed 0; seeds vary their last fine-tune only.
-ONCE = ("netadapt", "lana")
+ONCE = ("netadapt", "lana", AUTO)
 #: Training batches that the Taylor importance of Torch-Pruning is summed over.
 TAYLOR_BATCHES = 8
 #: Steps of NetAdapt, proposals of RAN-e per budget at most, solutions of LANA.

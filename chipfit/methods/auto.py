@@ -60,17 +60,17 @@ class Auto:
     Every member of the family (``levels`` budgets, evenly from the original's cost to the one asked
     for) starts from the original. The first allocations are by each of ``first``: ``losses`` of the
     groups, ``capacity`` (the sum of the logarithms of widths), ``both``, and all groups ``alike``.
-    Then, ``rounds`` times, ``tries`` allocations by weights near those of the best are added. Each
-    is put together from ``images`` images and judged on as many others by the distance of its
-    outputs from the original's. There are at most ``widths`` widths of each group (0: all that the
-    target likes), and for each block what ``replace`` names: ``skip``, ``conv``, or nothing. With
-    ``solve`` off, weights stay as they were sliced. The member's metric is that on ``val_images``
-    held-out images (0: all).
+    Then, at most ``rounds`` times, up to ``tries`` allocations around the best are added, by losses
+    weighed as fits all networks so far. Each is put together from ``images`` images and judged on
+    as many others by the distance of its outputs from the original's. There are at most ``widths``
+    widths of each group (0: all that the target likes), and for each block what ``replace`` names:
+    ``skip``, ``conv``, or nothing. With ``solve`` off, weights stay as they were sliced. The
+    member's metric is that on ``val_images`` held-out images (0: all).
     """
 
     own_loops = True
     defaults: Mapping[str, Any] = {
-        "levels": 3, "first": FIRST, "rounds": 6, "tries": 6, "widths": 8,
+        "levels": 3, "first": FIRST, "rounds": 6, "tries": 8, "widths": 8,
         "replace": SOLVED, "images": 512, "solve": True, "val_images": 2000,
     }  # fmt: skip
 

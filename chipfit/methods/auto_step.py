@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """One member of ``auto``'s family: allocations by several weighings; the nearest network stays.
 
-That losses of single layers are weighed anew until the whole network is near the original follows
-SPDY (Frantar and Alistarh, ICML 2022, arXiv 2201.13096), which also allocates by a solver under
-measured costs; here under the target's own prices, which depend on both neighbours of a layer.
+That losses of single layers are weighed by what whole networks then lose follows SPDY (Frantar and
+Alistarh, ICML 2022, arXiv 2201.13096), which allocates by a solver under measured costs, too. Ours:
+weights are fitted to all networks put together so far, instead of a random search for them; around
+the nearest one, single choices are changed and the others allocated anew; costs are the target's
+own prices, which depend on both neighbours of a layer.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,21 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chipfit.allocate import solve_coupled
 from chipfit.methods.auto_assembly import AssemblyJob, assemble
-from chipfit.methods.auto_weighing import Weighing, first_weighings, narrowed_alike
+from chipfit.methods.auto_proposals import Proposer, Row
+from chipfit.methods.auto_weighing import first_weighings, fitted, narrowed_alike
 from chipfit.methods.base import Problem
 from chipfit.methods.joint_table import JointTable
+from chipfit.methods.space_costs import Codes, Values
 from chipfit.runs.run import Run
 from chipfit.scores.channel_elimination import Elimination
-from chipfit.train.randomness import stream_seed
-
-#: Moves of two groups that are priced in one step: prices may have to be compiled or measured.
-PAIRS = 16
-#: Rounds of linearising from each start.
-ROUNDS = 2
-
-Row = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -58,36 +52,28 @@ def take_step(
     problem: Problem, run: Run, options: Mapping[str, Any], table: JointTable, step: int,
     known: Known, limits: Mapping[str, float],
 ) -> dict[str, Any]:  # fmt: skip
-    """Propose, judge, propose again near the best; record the network that stays."""
+    """Propose, judge, propose again around the best; record the network that stays."""
     judged = _Judged(problem, run, options, table, step, known)
-    weighings: dict[Row, tuple[str, Weighing]] = {}
-
-    def solved(label: str, weighing: Weighing, start: Row | None) -> Row:
-        cost_of, values = table.many(list(limits)), weighing.values(known.lost, known.shares)
-        row = solve_coupled(
-            values, cost_of, list(limits.values()), start, ROUNDS,
-            names=list(limits), pairs=PAIRS, everywhere=start is None,
-            time_limit_s=math.inf,  # what is chosen must not depend on how busy the machine is
-        ).choice  # fmt: skip
-        weighings.setdefault(tuple(row), (label, weighing))
-        return tuple(row)
-
-    first = first_weighings(len(table.full))
-    rows = [solved(label, first[label], None) for label in options["first"] if label in first]
-    alike = narrowed_alike(table, limits) if "alike" in options["first"] else None
-    if alike is not None:
-        weighings.setdefault(alike, ("alike", first["capacity"]))
-        rows.append(alike)
-    best = judged.best(rows)
-    for number in range(int(options["rounds"])):
-        label, centre = weighings[best]
-        rng = np.random.default_rng(stream_seed(problem.seed, "auto", step, number))
-        rows = [
-            solved(f"{label.partition(',')[0]}, reweighed", centre.changed(rng), best)
-            for _ in range(int(options["tries"]))
-        ]
-        best = judged.best([best, *rows])
-    return judged.keep(best, weighings[best][0], limits)
+    proposer, labels = Proposer(table, limits), dict[Row, str]()
+    first, tries = first_weighings(len(table.full)), int(options["tries"])
+    for label in options["first"]:
+        if label in first:
+            row = proposer.best(first[label].values(known.lost, known.shares))
+        elif (alike := narrowed_alike(table, limits)) is not None:
+            row = alike
+        else:
+            continue
+        labels.setdefault(row, label)
+    best = judged.best(list(labels))
+    for _ in range(int(options["rounds"])):
+        weighing = fitted(known.lost, *judged.so_far())
+        proposals = proposer.around(best, weighing.values(known.lost, known.shares), tries)
+        new = [row for row in proposals if row not in labels][:tries]
+        if not new:
+            break
+        labels |= dict.fromkeys(new, "fitted losses")
+        best = judged.best([best, *new])
+    return judged.keep(best, labels[best], limits)
 
 
 class _Judged:
@@ -127,6 +113,11 @@ class _Judged:
             f"{self._distances[nearest]:.4g}"
         )
         return nearest
+
+    def so_far(self) -> tuple[Codes, Values]:
+        """Return all networks put together so far, ``(N, choices)``, and their distances."""
+        rows = sorted(self._distances)  # whatever the order in which they were judged
+        return np.array(rows, np.int64), np.array([self._distances[row] for row in rows])
 
     def keep(self, row: Row, label: str, limits: Mapping[str, float]) -> dict[str, Any]:
         """Write the weights of a network and record the step."""

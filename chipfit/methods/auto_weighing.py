@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from chipfit.methods.space_costs import Codes, Values
 from chipfit.methods.width_table import WidthTable
 
-#: Standard deviation of the logarithm of what a weight is changed by.
-SPREAD = 0.5
-#: Share of the weights that change at once.
-CHANGED = 0.5
+#: How much a fitted weight is drawn towards that of all, beside mean squared relative errors of 1.
+PULL = 0.05
+#: Least fitted weight: what nothing speaks against yet is not free.
+LEAST_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,31 @@ class Weighing:
             )
         ]
 
-    def changed(self, rng: np.random.Generator) -> Weighing:
-        """Return another one nearby; what counts nothing goes on counting nothing."""
-        old = np.array([self.losses, self.capacities])
-        moved = rng.random(old.shape) < CHANGED
-        new = old * np.exp(SPREAD * rng.standard_normal(old.shape) * moved)
-        return Weighing(*(tuple(float(v) for v in row) for row in new))
+
+def fitted(lost: Sequence[NDArray[np.float64]], rows: Codes, distances: Values) -> Weighing:
+    """Return weights by which the losses of single choices add up to what whole networks lost.
+
+    Non-negative least squares of relative errors; weights are drawn towards one that all share.
+
+    Args:
+        lost: By choice, the loss at each of its options.
+        rows: Networks as option indices, ``(N, choices)``.
+        distances: Of these networks from the original, ``(N,)``, positive.
+    """
+    from scipy.optimize import nnls
+
+    losses = np.stack([own[rows[:, choice]] for choice, own in enumerate(lost)], axis=1)
+    shares = losses / np.maximum(distances, 1e-12)[:, None]
+    sums = shares.sum(axis=1)
+    shared = max(float(sums.sum() / max(sums @ sums, 1e-30)), 1e-12)
+    shares *= shared
+    # A choice that no network has changed yet is drawn, too.
+    typical = np.maximum(np.sqrt((shares**2).mean(axis=0)), 1e-3 * shared)
+    pull = np.sqrt(PULL * len(rows)) * typical
+    weights, _ = nnls(
+        np.vstack([shares, np.diag(pull)]), np.concatenate([np.ones(len(rows)), pull])
+    )
+    return Weighing(tuple(np.maximum(weights, LEAST_WEIGHT).tolist()), (0.0,) * len(lost))
 
 
 def first_weighings(choices: int) -> dict[str, Weighing]:

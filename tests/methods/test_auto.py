@@ -9,7 +9,8 @@ from chipfit.files import read_state
 from chipfit.graph.channels import channel_groups
 from chipfit.methods.auto import FIRST, Auto, _look
 from chipfit.methods.auto_assembly import AssemblyJob, assemble
-from chipfit.methods.auto_weighing import Weighing, first_weighings, narrowed_alike
+from chipfit.methods.auto_proposals import Proposer, worth
+from chipfit.methods.auto_weighing import Weighing, first_weighings, fitted, narrowed_alike
 from chipfit.methods.base import METHODS
 from chipfit.methods.joint_space import JointSpace
 from chipfit.methods.joint_table import JointTable
@@ -18,7 +19,7 @@ from chipfit.rewrite.edits import edits_for
 from chipfit.rewrite.slice import side_sizes, slice_channels
 from chipfit.train.jobs import Bench
 
-QUICK = {"levels": 2, "widths": 3, "images": 64, "rounds": 2, "tries": 2, "val_images": 50}
+QUICK = {"levels": 2, "widths": 3, "images": 64, "rounds": 2, "tries": 3, "val_images": 50}
 
 
 @pytest.fixture
@@ -48,18 +49,38 @@ def test_values_are_weighed_losses_and_capacity():
     assert set(first_weighings(3)) | {"alike"} == set(FIRST)
 
 
-def test_a_weighing_nearby_differs_and_what_is_zero_stays_zero():
+def test_fitted_weights_are_those_by_which_distances_were_made():
     rng = np.random.default_rng(0)
-    start = Weighing((1.0, 2.0, 0.0), (0.0, 0.0, 0.5))
-    seen = set()
-    for _ in range(20):
-        near = start.changed(rng)
-        seen.add(near)
-        assert near.losses[2] == near.capacities[0] == near.capacities[1] == 0
-        assert min(*near.losses[:2], near.capacities[2]) > 0
-    assert len(seen) > 15
-    again = [start.changed(np.random.default_rng(1)) for _ in range(2)]
-    assert again[0] == again[1]
+    lost = [np.append(np.sort(rng.random(4))[::-1], 0.0) for _ in range(5)]
+    rows = rng.integers(0, 5, (400, 5))
+    true = np.array([3.0, 0.5, 1.0, 2.0, 0.2])
+    distances = sum(w * own[rows[:, g]] for g, (w, own) in enumerate(zip(true, lost))) + 1e-9
+    found = np.array(fitted(lost, rows, distances).losses)
+    assert (np.argsort(found) == np.argsort(true)).all()
+    # Weights count against each other; they are drawn together a little.
+    assert found / found.sum() == pytest.approx(true / true.sum(), abs=0.05)
+
+
+def test_weights_that_nothing_speaks_for_stay_together():
+    lost = [np.array([1.0, 0.0])] * 3
+    weights = fitted(lost, np.array([[0, 1, 1]]), np.array([2.0])).losses
+    assert weights == pytest.approx([1, 1, 1]) and min(weights) > 0
+    none = fitted(lost, np.array([[1, 1, 1]]), np.array([2.0])).losses
+    assert np.isfinite(none).all()
+
+
+def test_networks_next_to_one_are_within_the_limits_and_differ(table):
+    found, table = table
+    proposer = Proposer(table, found.budget.limits)
+    values = [-(np.linspace(1, 0, len(c.options)) ** 2) for c in table.space]
+    best = proposer.best(values)
+    rows = proposer.around(best, values, 6)
+    worths = [worth(values, row) for row in rows]
+    assert worths == sorted(worths, reverse=True) and worths[0] >= worth(values, best)
+    assert len(set(rows)) == len(rows) > 4
+    assert (table.of("macs")(np.array(rows)) <= found.budget.limits["macs"]).all()
+    # Some let another group widen: they are more than the best with one choice changed.
+    assert max(sum(a != b for a, b in zip(row, best)) for row in rows) > 1
 
 
 def test_what_is_put_together_is_nearer_than_what_is_only_sliced(digits, tmp_path):
