@@ -39,8 +39,8 @@ NOTE = (
     " weights: all training images that the network owes something to, images in all: with those"
     " of proposals that came to nothing; forwards only: images read without labels (statistics of"
     " batch norms, weights solved from activations, distances), {forward}. Contenders counted by"
-    " lineage: {lineage}; all others by all images. NetAdapt, LANA and auto are searched once, their"
-    " seeds vary the last fine-tune; what the baselines take to be driven to the budget is not in"
+    " lineage: {lineage}; all others by all images. NetAdapt, LANA and auto are searched once:"
+    " their seeds vary the last fine-tune. What the baselines take to be driven to the budget is not in"
     " search CPU s. Pricing: of layers that no contest before had asked for, apart from the search."
 )
 
