@@ -40,8 +40,9 @@ NOTE = (
     " of proposals that came to nothing; forwards only: images read without labels (statistics of"
     " batch norms, weights solved from activations, distances), {forward}. Contenders counted by"
     " lineage: {lineage}; all others by all images. NetAdapt, LANA and auto are searched once:"
-    " their seeds vary the last fine-tune. What the baselines take to be driven to the budget is not in"
-    " search CPU s. Pricing: of layers that no contest before had asked for, apart from the search."
+    " their seeds vary the last fine-tune. What the baselines take to be driven to the budget is"
+    " not in search CPU s. Pricing: of layers that no contest before had asked for, apart from the"
+    " search."
 )
 
 
