@@ -48,17 +48,21 @@ class Subject:
     def narrow(self, way: str, share: float, step: int) -> Answer:
         """Narrow to ``share`` of the MACs by one way and check what came out."""
         builder = _Chipfit(self, step) if way == "chipfit" else _TorchPruning(self, step)
-        low, high, best = 0.0, 1.0, None
+        low, high, best, reason = 0.0, 1.0, None, f"stays above {share:.0%} of the MACs"
         for _ in range(PROBES):
             factor = (low + high) / 2
-            net = builder.at(factor)
-            macs = _macs(net, self.input)
+            try:
+                net = builder.at(factor)
+                macs = _macs(net, self.input)
+            except Exception as error:  # a wider one may do
+                low, reason = factor, _told(error)
+                continue
             if macs <= share * self.macs:
                 low, best = factor, (factor, macs, net)
             else:
                 high = factor
         if best is None:
-            return {"reason": f"stays above {share:.0%} of the MACs", **builder.facts}
+            return {"reason": reason, **builder.facts}
         factor, macs, net = best
         answer: Answer = {"factor": round(factor, 4), "share": macs / self.macs, **builder.facts}
         with torch.no_grad():
@@ -213,6 +217,10 @@ def _int8(net: nn.Module, example: torch.Tensor) -> str:
     return ""
 
 
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:200]
+
+
 def serve(memory_gib: float) -> None:
     """Answer the parent's lines, ``[model, way, share, step]``, until it goes."""
     limit = int(memory_gib * 2**30)
@@ -230,8 +238,7 @@ def serve(memory_gib: float) -> None:
                 subject = Subject(name)
             answer = subject.narrow(way, share, step)
         except Exception as error:  # what is counted here must not end the count
-            text = (str(error).splitlines() or [""])[0]
-            answer = {"reason": f"{type(error).__name__}: {text}"[:200]}
+            answer = {"reason": _told(error)}
         replies.write(json.dumps(answer) + "\n")
         replies.flush()
 
