@@ -29,6 +29,7 @@ from chipfit.methods.auto_blocks import (
     SOLVED,
     BlockErrorJob,
     block_errors,
+    images_that_fit,
     replacements,
     shares_left,
 )
@@ -61,8 +62,9 @@ class Auto:
     for) starts from the original. The first allocations are by each of ``first``: ``losses`` of the
     groups, ``capacity`` (the sum of the logarithms of widths), ``both``, and all groups ``alike``.
     Then, at most ``rounds`` times, up to ``tries`` allocations around the best are added, by losses
-    weighed as fits all networks so far. Each is put together from ``images`` images and judged on
-    as many others by the distance of its outputs from the original's. There are at most ``widths``
+    weighed as fits all networks so far. Each is put together from ``images`` images, fewer where
+    activations are so large that memory would not do, and judged on as many others by the distance
+    of its outputs from the original's. There are at most ``widths``
     widths of each group (0: all that the target likes), and for each block what ``replace`` names:
     ``skip``, ``conv``, or nothing. With ``solve`` off, weights stay as they were sliced. The
     member's metric is that on ``val_images`` held-out images (0: all).
@@ -103,6 +105,8 @@ class Auto:
             "val_images": int(options["val_images"]) >= 0,
         }
         require_in_range("auto", options, ranges)
+        fitting = images_that_fit(trace(problem.net, problem.example))
+        options["images"] = min(int(options["images"]), fitting)
         groups = channel_groups(problem.net, problem.example, problem.keep)
         widths = thinned_widths(groups, problem.target.alignment, int(options["widths"]))
         return options, _table(problem, groups, widths, options["replace"])
@@ -148,7 +152,9 @@ def _look(problem: Problem, options: Mapping[str, Any], table: JointTable) -> Kn
     """Return the order in which channels go, and what every option loses; found again each time."""
     images = int(options["images"])
     batches = problem.task.calibration_batches(max(1, images // BATCH), BATCH)
-    problem.progress(f"looking at what {len(table.groups)} groups of channels are read for")
+    problem.progress(
+        f"looking at what {len(table.groups)} groups of channels are read for, on {images} images"
+    )
     moments = input_moments(problem.net, readers_of(problem.net, table.groups), batches)
     found = {group.name: eliminate(problem.net, group, moments) for group in table.groups}
     norms = norms_behind(problem.net, trace(problem.net, problem.example))

@@ -7,6 +7,7 @@ collapsing (Bhardwaj et al., arXiv 2208.08562); here its weights are the least-s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from chipfit.errors import BadInput
+from chipfit.graph.workload import Workload
 from chipfit.methods.base import Problem
 from chipfit.methods.joint_space import BLOCK, JointSpace
 from chipfit.rewrite.reconstruct import reconstruct
@@ -28,6 +30,8 @@ from chipfit.train.jobs import Bench
 
 #: Images of a batch.
 BATCH = 64
+#: Largest activation of all images together, which weights are solved from in one pass.
+ACTIVATION_BYTES = 2**30
 #: Kinds that can be solved.
 SOLVED = ("skip", "conv")
 #: Least share of a block's work that counts as left, for its logarithm.
@@ -99,6 +103,15 @@ def block_errors(bench: Bench, job: BlockErrorJob) -> list[float]:
         )
         errors.append(missed / max(spread, 1e-30))
     return errors
+
+
+def images_that_fit(workload: Workload) -> int:
+    """Return how many images may pass at once: at least :data:`BATCH`, else by memory alone.
+
+    Large inputs give more positions to solve from an image, and need fewer of them.
+    """
+    largest = max(math.prod(workload.shapes[node.output]) for node in workload.nodes)
+    return max(BATCH, ACTIVATION_BYTES // (4 * largest) // BATCH * BATCH)
 
 
 def solving_and_judging(task: Task, images: int) -> tuple[Tensor, list[Tensor]]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chipfit.errors import InfeasibleBudget
 from chipfit.methods.auto_assembly import AssemblyJob, assemble
 from chipfit.methods.auto_proposals import Proposer, Row
 from chipfit.methods.auto_weighing import first_weighings, fitted, narrowed_alike
@@ -52,7 +53,11 @@ def take_step(
     problem: Problem, run: Run, options: Mapping[str, Any], table: JointTable, step: int,
     known: Known, limits: Mapping[str, float],
 ) -> dict[str, Any]:  # fmt: skip
-    """Propose, judge, propose again around the best; record the network that stays."""
+    """Propose, judge, propose again around the best; record the network that stays.
+
+    Raises:
+        InfeasibleBudget: None of the first allocations is within the limits.
+    """
     judged = _Judged(problem, run, options, table, step, known)
     proposer, labels = Proposer(table, limits), dict[Row, str]()
     first, tries = first_weighings(len(table.full)), int(options["tries"])
@@ -64,6 +69,11 @@ def take_step(
         else:
             continue
         labels.setdefault(row, label)
+    if not labels:
+        raise InfeasibleBudget(
+            f"auto: no network with all groups alike is within {problem.budget}",
+            "let it begin elsewhere, too: --option first=losses",
+        )
     best = judged.best(list(labels))
     for _ in range(int(options["rounds"])):
         weighing = fitted(known.lost, *judged.so_far())

@@ -6,9 +6,11 @@ import torch
 
 from chipfit.errors import BadInput, InfeasibleBudget
 from chipfit.files import read_state
+from chipfit.graph.capture import trace
 from chipfit.graph.channels import channel_groups
 from chipfit.methods.auto import FIRST, Auto, _look
 from chipfit.methods.auto_assembly import AssemblyJob, assemble
+from chipfit.methods.auto_blocks import BATCH, images_that_fit
 from chipfit.methods.auto_proposals import Proposer, worth
 from chipfit.methods.auto_weighing import Weighing, first_weighings, fitted, narrowed_alike
 from chipfit.methods.base import METHODS
@@ -160,6 +162,24 @@ def test_a_budget_is_refused_only_where_no_operation_of_the_blocks_meets_it(prob
     Auto().check(problem("analytic", {"macs": 1.001 * least / start}, **QUICK)[0])
     with pytest.raises(InfeasibleBudget, match="narrowest"):
         Auto().check(problem("analytic", {"macs": 0.999 * least / start}, **QUICK)[0])
+
+
+def test_where_it_can_begin_nowhere_it_says_so(problem):
+    only = {**QUICK, "levels": 1, "first": "alike"}
+    found, _ = problem("analytic", {"macs": 0.5}, **only)
+    table = Auto()._open(found)[1]
+    row = np.array([table.cheapest()])
+    least = float(table.of("macs")(row)[0])  # blocks are gone there, which alike does not think of
+    tight, run = problem("analytic", {"macs": 1.001 * least / found.original_cost["macs"]}, **only)
+    with pytest.raises(InfeasibleBudget, match="alike"):
+        list(Auto().search(tight, run))
+
+
+def test_large_activations_take_fewer_images():
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 1), torch.nn.MaxPool2d(2)).eval()
+    small, large = (images_that_fit(trace(net, torch.rand(1, 3, n, n))) for n in (32, 256))
+    assert small == 2**30 // (4 * 64 * 32**2) and large == BATCH
+    assert images_that_fit(trace(net, torch.rand(1, 3, 100, 100))) == 384
 
 
 def test_what_is_out_of_reach_or_range_is_refused(problem):
