@@ -99,6 +99,7 @@ class Field:
 
         Predictions of measured targets are off by more at a lower budget; what methods ask the
         cost table for is then off as much, and all contenders really aim at the same latency.
+        Where no uniform widths are within the budget, they are off as at the next larger one.
         """
         if self.target.provenance != "measured":
             return None
@@ -106,6 +107,7 @@ class Field:
         if not file.is_file():
             job = self.complete(self.job(share, UNIFORM, 0))
             found = None
+            larger = min((s for s in self.given.shares if s > share), default=None)
             if job.start is not None:
                 workload = trace(job.start, self.task.example_input())
                 with CostTable(table_of(self.given)) as table:
@@ -113,6 +115,8 @@ class Field:
                         [workload], self.target, table, self.opponent.calibration
                     )
                 found = cost.total[self.given.key]
+            elif larger is not None and (bound := self._bound(larger)) is not None:
+                found = bound * share / larger
             write_bytes(file, (json.dumps(found) + "\n").encode())
         known = json.loads(file.read_text())
         return None if known is None else float(known)
