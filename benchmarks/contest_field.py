@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from benchmarks.contest import Contest, prepare, reason
 from benchmarks.contest_tables import ACCURACIES, Held
 from benchmarks.narrowing import Ladder, largest_within
 from benchmarks.originals import Original, opponent_of, short_id
-from benchmarks.within import confirmed, within_budget
+from benchmarks.within import confirmed, costs_of_networks, within_budget
 from chipfit.cli.console import Terminal
 from chipfit.cost.budget import Budget
 from chipfit.cost.predict import predict_many
@@ -95,31 +96,46 @@ class Field:
         return replace(job, start=ladder[found["rung"]], how=found["how"], before=images)
 
     def _bound(self, share: float) -> float | None:
-        """Return what uniform widths that measure the budget are predicted to cost.
+        """Return the budget as predictions tell costs, where they are not the truth.
 
-        Predictions of measured targets are off by more at a lower budget; what methods ask the
-        cost table for is then off as much, and all contenders really aim at the same latency.
-        Where no uniform widths are within the budget, they are off as at the next larger one.
+        Methods ask the cost table, baselines are measured: that all of them aim at the same
+        latency, the budget is multiplied with what predictions of the baselines' networks are of
+        their measurements (the median). Where no baseline is within the budget, predictions count
+        as off as they are at the next larger one.
         """
         if self.target.provenance != "measured":
             return None
         file = self.folder / f"bound-{share:g}.json"
         if not file.is_file():
-            job = self.complete(self.job(share, UNIFORM, 0))
-            found = None
             larger = min((s for s in self.given.shares if s > share), default=None)
-            if job.start is not None:
-                workload = trace(job.start, self.task.example_input())
-                with CostTable(table_of(self.given)) as table:
-                    (cost,) = predict_many(
-                        [workload], self.target, table, self.opponent.calibration
-                    )
-                found = cost.total[self.given.key]
+            found = self._predicted_by_true(share)
+            if found is not None:
+                found *= share * self.opponent.cost[self.given.key]
             elif larger is not None and (bound := self._bound(larger)) is not None:
                 found = bound * share / larger
             write_bytes(file, (json.dumps(found) + "\n").encode())
         known = json.loads(file.read_text())
         return None if known is None else float(known)
+
+    def _predicted_by_true(self, share: float) -> float | None:
+        """Return the median of predictions by measurements over the baselines' networks."""
+        names = [name for name in BASELINES if name in self.given.contenders] or [UNIFORM]
+        jobs = [self.complete(self.job(share, name, 0)) for name in names]
+        nets = [job.start for job in jobs if job.start is not None]
+        if not nets:
+            return None
+        example, key = self.task.example_input(), self.given.key
+        now, *true = costs_of_networks(self.target, example, [self.net, *nets])
+        with CostTable(table_of(self.given)) as table:
+            predicted = predict_many(
+                [trace(net, example) for net in nets],
+                self.target, table, self.opponent.calibration,
+            )  # fmt: skip
+        drift = now[key] / self.opponent.cost[key]
+        return statistics.median(
+            guess.total[key] * drift / cost[key]
+            for guess, cost in zip(predicted, true, strict=True)
+        )
 
     def _ladder(self, name: str, everywhere: bool) -> tuple[Ladder, int]:
         key = name, everywhere
