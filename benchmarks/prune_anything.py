@@ -15,10 +15,13 @@ and its results stand in ``--store``: the same command continues where it stoppe
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, Lock, local
 from typing import Any
 
 from benchmarks.child import Child
@@ -40,27 +43,39 @@ def stored(path: Path) -> dict[tuple[str, str], Answer]:
 
 
 def measure(
-    names: Sequence[str], path: Path, share: float, step: int, seconds: float, memory_gib: float
-) -> list[Answer]:
+    names: Sequence[str], path: Path, share: float, step: int, seconds: float, memory_gib: float,
+    workers: int = 1,
+) -> list[Answer]:  # fmt: skip
     """Return the answers of all models and ways; those that ``path`` holds are not asked again."""
-    known, terminal, child = (
-        stored(path),
-        Terminal(),
-        Child("benchmarks.prune_anything_child", memory_gib),
-    )
+    known, terminal, lock, children = stored(path), Terminal(), Lock(), list[Child]()
+    own, over = local(), Event()
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        for i, name in enumerate(names):
-            for way in WAYS:
-                if (name, way) in known:
-                    continue
-                terminal.progress(f"{i + 1} of {len(names)}: {name}, {way}")
-                answer = child.ask((name, way, share, step), seconds)
+
+    def start() -> None:
+        own.child = Child("benchmarks.prune_anything_child", memory_gib)
+        children.append(own.child)
+
+    def ask(number: int, name: str) -> None:
+        for way in WAYS:
+            if (name, way) in known:
+                continue
+            terminal.progress(f"{number} of {len(names)}: {name}, {way}")
+            answer = own.child.ask((name, way, share, step), seconds)
+            if over.is_set():  # the child was stopped: that is no answer
+                return
+            with lock, path.open("a") as file:
                 known[name, way] = {"model": name, "way": way, **answer}
-                with path.open("a") as file:
-                    file.write(json.dumps(known[name, way]) + "\n")
-    finally:
-        child.stop()
+                file.write(json.dumps(known[name, way]) + "\n")
+
+    with ThreadPoolExecutor(workers, initializer=start) as pool:
+        try:
+            for done in [pool.submit(ask, i, name) for i, name in enumerate(names, 1)]:
+                done.result()
+        finally:
+            over.set()
+            pool.shutdown(cancel_futures=True, wait=False)
+            for child in children:
+                child.stop()
     return [known[name, way] for way in WAYS for name in names]
 
 
@@ -115,9 +130,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--share", type=float, default=0.7, help="of the MACs, at most")
     flags.add_argument("--step", type=int, default=8, help="widths are multiples of it")
     flags.add_argument("--seconds-per-model", type=float, default=300.0)
-    flags.add_argument("--memory-gib", type=float, default=12.0)
+    flags.add_argument("--memory-gib", type=float, default=10.0, help="of each process")
     flags.add_argument("--store", type=Path, default=Path("runs/prune-anything"))
     flags.add_argument("--limit", type=int, help="only the first of the list")
+    flags.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     given = flags.parse_args(argv)
     names = (given.models or listed())[: given.limit]
     unknown = [name for name in names if name not in timm_models()]
@@ -125,7 +141,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise BadInput(f"timm has no {', '.join(unknown)}", "see timm.list_models()")
     path = given.store / f"{given.share:g}-{given.step}.jsonl"
     rows = measure(
-        names, path, given.share, given.step, given.seconds_per_model, given.memory_gib
+        names, path, given.share, given.step, given.seconds_per_model, given.memory_gib,
+        max(1, given.workers),
     )  # fmt: skip
     settings = {"models": len(names), "share": given.share, "step": given.step}
     report = Report("prune_anything", settings, given.out)

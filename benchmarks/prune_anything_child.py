@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 import warnings
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -45,6 +46,11 @@ class Subject:
         self.image = torch.randn(self.input.shape, generator=drawn)
         self.macs = trace(self.net, self.input).macs
 
+    @cached_property
+    def int8(self) -> str:
+        """Why the network has no int8 TFLite file, ``""`` where it has one."""
+        return _int8(self.net, self.input)
+
     def narrow(self, way: str, share: float, step: int) -> Answer:
         """Narrow to ``share`` of the MACs by one way and check what came out."""
         builder = _Chipfit(self, step) if way == "chipfit" else _TorchPruning(self, step)
@@ -71,7 +77,7 @@ class Subject:
                 x.shape for x in _outputs(self.net(self.image))
             ]
         answer["difference"] = builder.difference(factor)
-        answer |= _exports(self.net, net, self.input)
+        answer |= _exports(self, net)
         answer["ok"] = bool(
             answer["runs"]
             and answer["onnx"] == "yes"
@@ -187,20 +193,21 @@ def _outputs(result: Any) -> list[torch.Tensor]:
     return output_tensors(result)
 
 
-def _exports(original: nn.Module, narrow: nn.Module, example: torch.Tensor) -> Answer:
+def _exports(original: Subject, narrow: nn.Module) -> Answer:
     """Return whether ONNX Runtime runs the narrow network, and whether int8 is kept or lost."""
     from chipfit.graph.capture import capture
     from chipfit.targets.ort_network import onnx_of
     from chipfit.targets.ort_session import open_run
 
     answer: Answer = {}
+    example = original.input
     try:
         open_run(onnx_of(capture(narrow, example)))()
         answer["onnx"] = "yes"
     except Exception as error:
         answer["onnx"] = f"{type(error).__name__}: {error}"[:160]
-    before = _int8(original, example)
-    answer["int8"] = "not before" if before else ("lost" if _int8(narrow, example) else "yes")
+    kept = "lost" if not original.int8 and _int8(narrow, example) else "yes"
+    answer["int8"] = "not before" if original.int8 else kept
     return answer
 
 
