@@ -6,10 +6,11 @@ chipfit's own default. Channels go in the order of a structured Optimal Brain Su
 once the other channels make up for it as well as they can. A knapsack over all groups under the
 target's prices, as in SMCP and LANA, chooses the widths; the weights left are solved layer by
 layer to make what the original makes (:mod:`chipfit.rewrite.reconstruct`), which is layer-wise
-distillation in closed form. Blocks may also go altogether, or become one convolution that is solved
-in the same way. How much a group's loss counts is found by trying
-(:mod:`chipfit.methods.auto_step`): it is the whole network that has to be near the original. No
-label is looked at and nothing is trained before the fine-tune at the end.
+distillation in closed form. Blocks may also go altogether, become one convolution that is solved in
+the same way, or have their dense convolutions split into depthwise and pointwise ones. How much a
+group's loss counts is found by trying (:mod:`chipfit.methods.auto_step`): it is the whole network
+that has to be near the original. No label is looked at and nothing is trained before the fine-tune
+at the end.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ class Auto:
     activations are so large that memory would not do, and judged on as many others by the distance
     of its outputs from the original's. There are at most ``widths``
     widths of each group (0: all that the target likes), and for each block what ``replace`` names:
-    ``skip``, ``conv``, or nothing. With ``solve`` off, weights stay as they were sliced. The
-    member's metric is that on ``val_images`` held-out images (0: all).
+    ``skip``, ``conv``, ``separable``, or nothing. With ``solve`` off, weights stay as they were
+    sliced. The member's metric is that on ``val_images`` held-out images (0: all).
     """
 
     own_loops = True
@@ -164,7 +165,7 @@ def _look(problem: Problem, options: Mapping[str, Any], table: JointTable) -> Kn
             lost[choice.name] = [found[choice.name].lost_at(width) for width in choice.options]
             shares[choice.name] = np.array(choice.options) / choice.options[-1]
     blocks = tuple(table.joint.blocks or ())
-    jobs = [BlockErrorJob(choice.operations[:-1], images) for choice in blocks]
+    jobs = [BlockErrorJob(choice.operations[:-1], images, norms) for choice in blocks]
     for at, errors in problem.pool.map(block_errors, jobs):
         lost[BLOCK + blocks[at].name] = [*errors, 0.0]
     shares |= shares_left(table.joint, table.names(table.full))

@@ -56,7 +56,7 @@ def assemble(bench: Bench, job: AssemblyJob) -> dict[str, Any]:
         reconstruct(
             net, bench.net, [edit for edit in job.edits if isinstance(edit, Edit)],
             solving, places=places,
-            norms={**job.norms, **solved_norms(places, net)},
+            norms={**job.norms, **solved_norms(places, net, job.norms)},
         )  # fmt: skip
     bench.net.eval()
     with torch.no_grad():

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replacements of blocks that need no training: nothing at all, and one solved convolution.
+"""Replacements of blocks that need no training.
 
-A block that becomes one convolution has lost the activations inside, which is what RAN-e calls
-collapsing (Bhardwaj et al., arXiv 2208.08562); here its weights are the least-squares ones.
+Nothing at all, one convolution, or the same block with its dense convolutions depthwise and
+pointwise. A block that becomes one convolution has lost the activations inside, which is what RAN-e
+calls collapsing (Bhardwaj et al., arXiv 2208.08562); here its weights are the least-squares ones.
+So are those of pointwise convolutions behind depthwise ones (:mod:`chipfit.rewrite.separate`).
 """
 
 from __future__ import annotations
@@ -16,15 +18,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from chipfit.errors import BadInput
 from chipfit.graph.workload import Workload
 from chipfit.methods.base import Problem
 from chipfit.methods.joint_space import BLOCK, JointSpace
 from chipfit.rewrite.reconstruct import reconstruct
 from chipfit.rewrite.replay import replay
+from chipfit.rewrite.separate import Separate
 from chipfit.rewrite.swap import Swap
-from chipfit.space.blocks import BlockSpace, Operation
-from chipfit.space.replacements import Pool, replacement_space
+from chipfit.space.blocks import KEEP, BlockChoice, BlockSpace, Operation
+from chipfit.space.replacements import Pool, choice_of
+from chipfit.space.replacements_places import find_places
 from chipfit.tasks.base import Task
 from chipfit.train.jobs import Bench
 
@@ -33,35 +36,55 @@ BATCH = 64
 #: Largest activation of all images together, which weights are solved from in one pass.
 ACTIVATION_BYTES = 2**30
 #: Kinds that can be solved.
-SOLVED = ("skip", "conv")
+SEPARABLE = "separable"
+SOLVED = ("skip", "conv", SEPARABLE)
 #: Least share of a block's work that counts as left, for its logarithm.
 LEAST_SHARE = 1 / 64
 
 
 def replacements(problem: Problem, kinds: Sequence[str]) -> BlockSpace | None:
     """Return what may stand for the blocks of a network; none where nothing may."""
-    if not kinds:
-        return None
-    pool = Pool(tuple(kinds), kernels=(3,), alignment=problem.target.alignment)
-    try:
-        return replacement_space(problem.net, problem.example, pool, keep=problem.keep)
-    except BadInput:
-        return None  # widths are left
+    whole = tuple(kind for kind in kinds if kind != SEPARABLE)
+    pool = Pool(whole, kernels=(3,), alignment=problem.target.alignment) if whole else None
+    choices = []
+    for place in find_places(problem.net, problem.example, keep=problem.keep):
+        operations = choice_of(place, pool).operations if pool else (Operation(KEEP),)
+        apart = Separate.of(place.module, problem.net.get_submodule(place.module))
+        if SEPARABLE in kinds and apart is not None:
+            operations = (*operations, Operation(SEPARABLE, (apart,)))
+        if len(operations) > 1:
+            choices.append(BlockChoice(place.module, (place.module,), operations))
+    return BlockSpace(tuple(choices)) if choices else None
 
 
 def solved_places(net: nn.Module, swaps: Sequence[Swap]) -> dict[str, str]:
-    """Return the place of each convolution that was swapped in, by the convolution's name."""
-    return {
-        name: swap.module
-        for swap in swaps
-        for name, module in net.get_submodule(swap.module).named_modules(prefix=swap.module)
-        if isinstance(module, nn.Conv2d)
-    }
+    """Return the place of each convolution that was swapped in, by the convolution's name.
+
+    Of depthwise and pointwise ones, the latter are solved, to make what the dense one made.
+    """
+    found: dict[str, str] = {}
+    for swap in swaps:
+        if isinstance(swap, Separate):
+            found |= swap.pointwise()
+            continue
+        block = net.get_submodule(swap.module)
+        for name, module in block.named_modules(prefix=swap.module):
+            if isinstance(module, nn.Conv2d):
+                found[name] = swap.module
+    return found
 
 
-def solved_norms(places: Mapping[str, str], net: nn.Module) -> dict[str, str]:
-    """Return the batch norm behind each of these convolutions."""
-    found = {}
+def solved_norms(
+    places: Mapping[str, str], net: nn.Module, norms: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the batch norm behind each of these convolutions: inside its place, else behind it.
+
+    Args:
+        places: Of them.
+        net: That they are in.
+        norms: The batch norm behind each layer of the original.
+    """
+    found = {conv: norms[place] for conv, place in places.items() if place in norms}
     for conv, place in places.items():
         for name, module in net.get_submodule(place).named_modules(prefix=place):
             if isinstance(module, nn.BatchNorm2d):
@@ -76,10 +99,12 @@ class BlockErrorJob:
     Args:
         operations: Those that replace something.
         images: Training images that weights are solved from; as many others judge.
+        norms: The batch norm behind each layer of the original.
     """
 
     operations: tuple[Operation, ...]
     images: int
+    norms: Mapping[str, str]
 
 
 def block_errors(bench: Bench, job: BlockErrorJob) -> list[float]:
@@ -95,7 +120,7 @@ def block_errors(bench: Bench, job: BlockErrorJob) -> list[float]:
     for operation in job.operations:
         net = replay(bench.net, operation.swaps).eval()
         places = solved_places(net, operation.swaps)
-        norms = solved_norms(places, net)
+        norms = solved_norms(places, net, job.norms)
         reconstruct(net, bench.net, [], solving, places=places, norms=norms, layers=places)
         missed = sum(
             float(((y - _output(net, place, batch)) ** 2).sum())

@@ -51,7 +51,9 @@ class CellWorkload:
             for place in choice.places:
                 self._old[place] = piece_at(self._base, place)
             for operation in choice.operations:
-                built = {s.module: s.build() for s in operation.swaps}
+                built = {
+                    s.module: s.made_from(net.get_submodule(s.module)) for s in operation.swaps
+                }
                 self._new[choice.name, operation.name] = self._pieces(net, choice, built)
             self._new[choice.name, KEEP] = self._pieces(net, choice, {})
         self._empty: dict[str, Piece] = {}

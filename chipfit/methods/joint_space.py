@@ -84,7 +84,7 @@ class JointSpace:
     def groups(self, architecture: Mapping[str, Any]) -> list[ChannelGroup]:
         """Return the groups of the network with its blocks replaced, by their original names."""
         chosen = self.operations(architecture)
-        gone = tuple(swap.module for o in chosen.values() for swap in o.swaps)
+        gone = tuple(name for o in chosen.values() for swap in o.swaps for name in swap.removed)
         found = []
         for group in self._groups:
             members = [m for m in group.members if not _within(m.module, gone)]
@@ -150,7 +150,7 @@ class JointSpace:
 
     def _look(self, operation: Operation) -> Inside | None:
         """Return what is inside a replacement; none where it couples other channels."""
-        gone = tuple(swap.module for swap in operation.swaps)
+        gone = tuple(name for swap in operation.swaps for name in swap.removed)
         swapped = replay(self._net, operation.swaps).eval()
         outside = {_outside(group, gone): group for group in self._groups if _outside(group, gone)}
         members: dict[str, tuple[Member, ...]] = {}

@@ -74,7 +74,9 @@ class SpaceWorkload:
                 for operation in choice.operations:
                     self._new[choice.name, operation.name] = {
                         swap.module: trace_piece(
-                            swap.build().eval(), self._shape(swap.module), swap.module
+                            swap.made_from(self._net.get_submodule(swap.module)).eval(),
+                            self._shape(swap.module),
+                            swap.module,
                         )
                         for swap in operation.swaps
                     }

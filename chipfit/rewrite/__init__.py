@@ -7,6 +7,7 @@ from chipfit.rewrite.fold import fold_batchnorm
 from chipfit.rewrite.mask import mask_channels
 from chipfit.rewrite.replay import Rewrite, remaining, replay, replay_, rewrite_from_json
 from chipfit.rewrite.scale import Scalable, Scale
+from chipfit.rewrite.separate import Separate
 from chipfit.rewrite.slice import side_sizes, slice_channels, slice_channels_
 from chipfit.rewrite.swap import Swap
 
@@ -16,6 +17,7 @@ __all__ = [
     "Rewrite",
     "Scalable",
     "Scale",
+    "Separate",
     "Step",
     "Swap",
     "collapse",

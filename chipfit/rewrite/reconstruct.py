@@ -82,11 +82,16 @@ def reconstruct(
         sources = _sources(net, original, places)
         if layers is not None:
             sources = {name: own for name, own in sources.items() if name in layers}
-        ends = [name for name in sources if name not in places]
-        there = additions_of(original, norms, ends, inputs[:2])
-        here = additions_of(net, norms, ends, inputs[:2])
-        ends = [name for name in ends if name in there and name in here]
-        wanted = _targets(original, sources, kept, {n: there[n] for n in ends}, inputs, samples)
+        # A layer ends a branch as the one does that it stands for, if the same norm is behind it.
+        ends = {
+            name: places.get(name, name) for name in sources
+            if norms.get(name) == norms.get(places.get(name, name))
+        }  # fmt: skip
+        there = additions_of(original, norms, list(ends.values()), inputs[:2])
+        here = additions_of(net, norms, list(ends), inputs[:2])
+        ends = {name: own for name, own in ends.items() if own in there and name in here}
+        added = {name: there[own] for name, own in ends.items()}
+        wanted = _targets(original, sources, kept, added, inputs, samples)
         for name in places:
             if name in wanted:
                 sources[name][0].weight.zero_()

@@ -13,13 +13,14 @@ from torch import nn
 from chipfit.errors import BadInput
 from chipfit.rewrite.edits import Edit, relative
 from chipfit.rewrite.scale import Scale
+from chipfit.rewrite.separate import Separate
 from chipfit.rewrite.slice import slice_channels_
 from chipfit.rewrite.swap import Swap
 
 #: What can be done to a network and stored: remove channels, swap a module, scale the whole.
 Rewrite = Edit | Swap | Scale
 
-_KINDS: dict[str, Any] = {"slice": Edit, "swap": Swap, "scale": Scale}
+_KINDS: dict[str, Any] = {"slice": Edit, "swap": Swap, "separate": Separate, "scale": Scale}
 
 
 def rewrite_from_json(data: Mapping[str, Any]) -> Rewrite:

@@ -70,6 +70,20 @@ class Swap:
                 self.block, self.in_channels, self.out_channels, self.stride, **self.options
             )
 
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """Names of the modules that are there no more, with all that is in them."""
+        return (self.module,)
+
+    def made_from(self, old: nn.Module) -> nn.Module:
+        """Return what comes in the place of ``old``, which is not changed.
+
+        Raises:
+            UnknownName: No such block.
+            BadInput: It cannot be built.
+        """
+        return self.build()
+
     def apply(self, net: nn.Module) -> nn.Module:
         """Swap in place and return ``net``; mode, type and device are those of what went.
 
@@ -84,7 +98,7 @@ class Swap:
                 f"swap of {self.module}: the network has no such module",
                 "replay edits on the class and the arguments they were made for",
             ) from error
-        new = self.build().train(old.training)
+        new = self.made_from(old).train(old.training)
         # What holds no parameters, an identity, is where the network is.
         like = next(old.parameters(), next(net.parameters(), None))
         if like is not None:

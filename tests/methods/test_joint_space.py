@@ -1,15 +1,19 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from chipfit.graph import trace
 from chipfit.graph.channels import channel_groups
+from chipfit.methods.auto_blocks import SOLVED, replacements
 from chipfit.methods.joint_space import BLOCK, JointSpace
 from chipfit.methods.width_table import thinned_widths
 from chipfit.nets import create
 from chipfit.rewrite.replay import replay
 from chipfit.space.blocks import KEEP
 from chipfit.space.replacements import Pool, replacement_space
+from chipfit.targets import create as create_target
 
 NETWORKS = {
     "tiny_mobilenet_v2": lambda: create("tiny_mobilenet_v2", input_shape=(1, 3, 16, 16)),
@@ -19,18 +23,29 @@ NETWORKS = {
 
 def joint_of(net, example, kinds=("skip", "conv", "inverted")):
     groups = channel_groups(net, example)
-    pool = Pool(kinds, kernels=(3,))
-    blocks = replacement_space(net, example, pool)
+    if "separable" in kinds:
+        asked = SimpleNamespace(net=net, example=example, keep=(), target=create_target("analytic"))
+        blocks = replacements(asked, kinds)
+    else:
+        blocks = replacement_space(net, example, Pool(kinds, kernels=(3,)))
     widths = thinned_widths(groups, 8, 3)
     return groups, blocks, JointSpace(net, example, groups, widths, blocks)
 
 
-@pytest.mark.parametrize("name", list(NETWORKS))
-def test_workloads_are_those_of_the_networks_that_the_edits_make(name):
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("tiny_mobilenet_v2", ("skip", "conv", "inverted")),
+        ("tiny_mobilenet_v2", SOLVED),
+        ("resnet18", ("skip", "conv", "inverted")),
+        ("resnet18", ("separable",)),
+    ],
+)
+def test_workloads_are_those_of_the_networks_that_the_edits_make(name, kinds):
     torch.manual_seed(0)
     net = NETWORKS[name]().eval()
     example = torch.rand(1, 3, *((16, 16) if name == "tiny_mobilenet_v2" else (32, 32)))
-    groups, blocks, joint = joint_of(net, example)
+    groups, blocks, joint = joint_of(net, example, kinds)
     assert joint.blocks is not None
     rng = np.random.default_rng(0)
     replaced = 0
@@ -81,3 +96,17 @@ def test_replacements_that_couple_other_channels_are_left_out():
     joint = JointSpace(net, example, groups, thinned_widths(groups, 8, 3), blocks)
     (choice,) = joint.blocks
     assert [o.name for o in choice.operations] == ["conv_k1", "conv_k3", KEEP]
+
+
+def test_inside_blocks_with_separable_convolutions_widths_are_still_chosen():
+    net = NETWORKS["resnet18"]().eval()
+    example = torch.rand(1, 3, 32, 32)
+    groups, _, joint = joint_of(net, example, ("separable",))
+    chosen = {c.name: c.options[0] for c in joint.space}
+    assert {chosen[BLOCK + c.name] for c in joint.blocks} == {"separable"}
+    assert len(joint.blocks) == 8
+    assert [g.name for g in joint.groups(chosen)] == [g.name for g in groups]
+    kept = {g.name: range(chosen[g.name]) for g in groups if not g.frozen}
+    made = replay(net, joint.edits(chosen, kept))
+    assert made.layer1[0].conv1.pointwise.out_channels == chosen["layer1.0.conv1"]
+    assert made.layer1[0].conv2.depthwise.in_channels == chosen["layer1.0.conv1"]
