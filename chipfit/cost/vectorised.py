@@ -28,6 +28,8 @@ from chipfit.targets.base import Target, Unit
 from chipfit.workers import WorkerPool
 
 Codes = NDArray[np.int64]
+#: Architectures whose units are remembered: what is checked is mostly priced next.
+RECENT = 100
 #: Makes the network of an architecture: ``build({choice name: option}) -> Workload``.
 Build = Callable[[Mapping[str, Any]], Workload]
 
@@ -92,6 +94,7 @@ class VectorisedCost:
         table.anchor(target)
         model = model_of(target, table, calibration)
         self._prices = _Prices(target, table, model, key)
+        self._recent: dict[Row, dict[str, Unit]] = {}
         self._fixed = model.fixed_value(key, target.fixed_cost().get(key, 0.0))
         self._dependences = Dependences(self._sizes.tolist(), self._keys_of, seed)
         self._dependences.find()
@@ -209,12 +212,17 @@ class VectorisedCost:
 
     def _units_of(self, row: Row) -> dict[str, Unit]:
         """Return the units of an architecture by the first layer that each charges."""
+        if row in self._recent:
+            return self._recent[row]
         units = {
             unit.source.nodes[unit.indices[unit.focus[0]]].name: unit
             for unit in self._target.units(self._build(self.decode(row)))
         }
         for unit in units.values():
             self._prices.learn(unit)
+        while len(self._recent) >= RECENT:
+            del self._recent[next(iter(self._recent))]
+        self._recent[row] = units
         return units
 
     def _keys_of(self, row: Row) -> dict[str, str]:

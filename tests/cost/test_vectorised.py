@@ -165,6 +165,18 @@ def test_a_rare_dependence_is_found_when_it_is_met(bottlenecks):
     assert fast.cost(codes).tolist() == single
 
 
+def test_no_network_is_built_twice_to_be_priced(build):
+    built = []
+
+    def counting(architecture):
+        built.append(tuple(architecture.values()))
+        return build(architecture)
+
+    cost = VectorisedCost(SPACE, counting, Neighbourly(), CostTable())
+    every = everything(cost)
+    assert cost.fill(every) and len(built) == len(set(built))
+
+
 def test_filling_may_use_workers(build):
     alone, together = CostTable(), CostTable()
     a = VectorisedCost(SPACE, build, Neighbourly(), alone)
