@@ -6,9 +6,7 @@ Everything runs in one process on one thread: images and processor time are the 
 
 from __future__ import annotations
 
-import copy
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +14,9 @@ from typing import Any
 
 from torch import nn
 
-from benchmarks.contenders import ONCE, method_of
-from benchmarks.counting import Count, CountingTask, InProcessPool, PricingTable, cpu_s
+from benchmarks.contenders import method_of
+from benchmarks.contest_search import searched
+from benchmarks.counting import PricingTable, cpu_s
 from benchmarks.recovering import RecoverJob, finished
 from benchmarks.resnet8 import network
 from chipfit.cost.budget import Budget
@@ -25,7 +24,6 @@ from chipfit.errors import BadInput, InfeasibleBudget
 from chipfit.files import read_state, write_bytes
 from chipfit.methods.base import METHODS, Problem
 from chipfit.runs.candidate import ORIGINAL, Candidate
-from chipfit.runs.run import Run
 from chipfit.targets import create
 from chipfit.tasks import Task
 from chipfit.train.jobs import Bench
@@ -140,11 +138,6 @@ class Contest:
         return f"{where}, {self.contender}, seed {self.seed}"
 
 
-def reason(error: Exception) -> str:
-    """Return the first sentence of an error."""
-    return str(error).splitlines()[0].partition(". ")[0]
-
-
 def contest(task: Task, job: Contest) -> dict[str, Any]:
     """Hold one contest, and keep its result.
 
@@ -193,54 +186,6 @@ def _finish(
         "images_forward": found["images_forward"],
         "search_cpu_s": found["cpu_s"], "price_cpu_s": found["price_cpu_s"],
         "tune_cpu_s": tune_cpu_s,
-    }  # fmt: skip
-
-
-def searched(task: Task, net: nn.Module, job: Contest) -> tuple[dict[str, Any], nn.Module | None]:
-    """Return what a method's search took and its network, which is recalled where it was finished.
-
-    A search that was cut off starts over: images and time would be those of a part of it.
-    """
-    seed = 0 if method_of(job.contender) in ONCE else job.seed
-    folder = job.folder / f"search-{seed}"
-    file = folder / "search.json"
-    if not file.is_file():
-        shutil.rmtree(folder, ignore_errors=True)
-        found = _search(task, net, job, seed, folder)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        write_bytes(file, (json.dumps(found) + "\n").encode())
-    found = json.loads(file.read_text())
-    if "refused" in found:
-        return found, None
-    return found, Run.read(folder).candidate(found["id"]).build(net, folder)
-
-
-def _search(task: Task, net: nn.Module, job: Contest, seed: int, folder: Path) -> dict[str, Any]:
-    count = Count(all=job.forward)
-    counting = CountingTask(task, count)
-    # Worker processes would have a network of their own, too.
-    pool = InProcessPool(Bench(copy.deepcopy(net), counting), count)
-    problem = job.problem(counting, net, pool, seed)
-    name = method_of(job.contender)
-    method = METHODS.get(name).value()
-    run = Run.open(folder, {"contender": job.contender, "seed": seed, "share": job.share})
-    before = cpu_s()
-    try:
-        method.check(problem)
-        last = list(method.search(problem, run))[-1]
-        run.save(last)
-        done = run.recall(f"{name}/step/{last.step}") or {}
-    except (BadInput, InfeasibleBudget) as error:
-        return {"refused": reason(error)}
-    finally:
-        run.close()
-    whole, price_cpu_s = cpu_s() - before, problem.table.cpu_s  # type: ignore[attr-defined]
-    facts = ", ".join(str(done[key]) for key in ("group", "width") if key in done)
-    return {
-        "id": last.id, "how": f"{last.id}: {facts}"[:80],
-        "predicted": last.predicted[job.opponent.key], "images_all": count.images,
-        "images_weights": count.behind(folder / last.weights),
-        "images_forward": count.forward, "cpu_s": whole - price_cpu_s, "price_cpu_s": price_cpu_s,
     }  # fmt: skip
 
 

@@ -18,7 +18,8 @@ from benchmarks.contenders import (
     method_of,
     options_of,
 )
-from benchmarks.contest import Contest, prepare, reason
+from benchmarks.contest import Contest, prepare
+from benchmarks.contest_search import reason
 from benchmarks.contest_tables import ACCURACIES, Held
 from benchmarks.narrowing import Ladder, largest_within
 from benchmarks.originals import Original, opponent_of, short_id

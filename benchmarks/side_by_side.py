@@ -41,8 +41,9 @@ NOTE = (
     " batch norms, weights solved from activations, distances), {forward}. Contenders counted by"
     " lineage: {lineage}; all others by all images. NetAdapt, LANA and auto are searched once:"
     " their seeds vary the last fine-tune. What the baselines take to be driven to the budget is"
-    " not in search CPU s. Pricing: of layers that no contest before had asked for, apart from the"
-    " search."
+    " not in search CPU s, nor are searches that were repeated with a lower bound because their"
+    " network measured above it. Pricing: of layers that no contest before had asked for, apart"
+    " from the search."
 )
 
 

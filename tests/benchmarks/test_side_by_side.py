@@ -1,11 +1,15 @@
 import json
 from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from benchmarks import contest_search
 from benchmarks.contenders import BASELINES, CONTENDERS, LANA_BATCH, options_of
+from benchmarks.contest import Contest, Opponent
 from benchmarks.contest_tables import Held, cost_for, equal_accuracy, equal_latency, summary
 from benchmarks.counting import Count, CountingTask, InProcessPool
 from benchmarks.narrowing import IMPORTANCES, LibraryPruning, loss_gradients
@@ -255,3 +259,27 @@ def test_the_quick_benchmark_runs_and_continues(tmp_path):
         rows["netadapt"]["images in all"]["median"]
         > rows["netadapt"]["images of the weights"]["median"]
     )
+
+
+def test_a_search_is_repeated_with_a_lower_bound_until_its_network_measures_within(
+    tmp_path, monkeypatch
+):
+    bounds, measured = [], iter([1.25, 1.05, 0.99])
+
+    def search(task, net, job, seed, folder):
+        folder.mkdir()
+        bounds.append(job.bound or job.limit)
+        return {"id": f"auto-{len(bounds):02}"}
+
+    found = SimpleNamespace(build=lambda net, folder: "the network", candidate=lambda name: found)
+    monkeypatch.setattr(contest_search, "_search", search)
+    monkeypatch.setattr(contest_search, "_over", lambda *_: next(measured))
+    monkeypatch.setattr(contest_search.Run, "read", lambda folder: found)
+    opponent = Opponent("n", Path("w"), {}, "t", {"latency_ms": 4.0}, "measured", "latency_ms", 1,
+                        Path("t"))  # fmt: skip
+    job = Contest(opponent, 0.5, "auto", 0, 1, {}, False, False, tmp_path)
+    facts, net = contest_search.searched(None, None, job)
+    assert (facts["id"], net) == ("auto-03", "the network")
+    assert bounds == pytest.approx([2.0, 2.0 / 1.25, 2.0 / 1.25 / 1.05])
+    assert contest_search.searched(None, None, job)[0] == facts  # recalled, not searched
+    assert len(bounds) == 3
