@@ -7,6 +7,7 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -206,9 +207,10 @@ class Field:
 
     def _measured(self, files: Sequence[Path]) -> list[float]:
         """Return latencies in one session, in the currency in which the budget was set."""
-        name = short_id(
-            self.target.spec, self.given.key, *(str(f.relative_to(self.folder)) for f in files)
-        )
+        found = [
+            (str(f.relative_to(self.folder)), sha256(f.read_bytes()).hexdigest()) for f in files
+        ]
+        name = short_id(self.target.spec, self.given.key, *found)
         kept = self.folder / f"measured-{name}.json"
         if not kept.is_file():
             Terminal().progress(f"measuring {len(files)} files on {self.target.name}, interleaved")
