@@ -24,7 +24,7 @@ from benchmarks.contest_search import reason
 from benchmarks.contest_tables import ACCURACIES, Held
 from benchmarks.narrowing import Ladder, largest_within
 from benchmarks.originals import Original, opponent_of, short_id
-from benchmarks.within import confirmed, costs_of_networks, within_budget
+from benchmarks.within import confirmed, costs_beside, within_budget
 from chipfit.cli.console import Terminal
 from chipfit.cost.budget import Budget
 from chipfit.cost.predict import predict_many
@@ -127,16 +127,14 @@ class Field:
         if not nets:
             return None
         example, key = self.task.example_input(), self.given.key
-        now, *true = costs_of_networks(self.target, example, [self.net, *nets])
+        true = costs_beside(self.target, example, self.net, self.opponent.cost, nets)
         with CostTable(table_of(self.given)) as table:
             predicted = predict_many(
                 [trace(net, example) for net in nets],
                 self.target, table, self.opponent.calibration,
             )  # fmt: skip
-        drift = now[key] / self.opponent.cost[key]
         return statistics.median(
-            guess.total[key] * drift / cost[key]
-            for guess, cost in zip(predicted, true, strict=True)
+            guess.total[key] / cost[key] for guess, cost in zip(predicted, true, strict=True)
         )
 
     def _ladder(self, name: str, everywhere: bool) -> tuple[Ladder, int]:

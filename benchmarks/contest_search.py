@@ -14,7 +14,7 @@ from torch import nn
 
 from benchmarks.contenders import ONCE, method_of
 from benchmarks.counting import Count, CountingTask, InProcessPool, cpu_s
-from benchmarks.within import costs_of_networks
+from benchmarks.within import costs_beside
 from chipfit.errors import BadInput, InfeasibleBudget
 from chipfit.files import write_bytes
 from chipfit.methods.base import METHODS
@@ -67,8 +67,8 @@ def _over(task: Task, net: nn.Module, job: Contest, folder: Path, name: str) -> 
     if target.provenance != "measured":
         return 0.0
     start = Run.read(folder).candidate(name).build(net, folder)
-    now, mine = costs_of_networks(target, task.example_input(), [net, start])
-    return mine[key] / now[key] * job.opponent.cost[key] / job.limit
+    (mine,) = costs_beside(target, task.example_input(), net, job.opponent.cost, [start])
+    return mine[key] / job.limit
 
 
 def _search(task: Task, net: nn.Module, job: Contest, seed: int, folder: Path) -> dict[str, Any]:

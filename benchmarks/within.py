@@ -40,31 +40,46 @@ def costs_of_networks(
     ]
 
 
+def costs_beside(
+    target: Target, example: torch.Tensor, net: nn.Module, cost: Mapping[str, float],
+    nets: Sequence[nn.Module],
+) -> list[dict[str, float]]:  # fmt: skip
+    """Return what networks cost at the speed that the target had when the original was priced.
+
+    Where the target measures, speed drifts from session to session: the original is then measured
+    alongside, and figures that it was measured in are divided by what it now takes of ``cost``.
+
+    Args:
+        target: The device.
+        example: Input of all networks, ``(1, C, H, W)``.
+        net: The original.
+        cost: Its cost, then.
+        nets: To look at.
+    """
+    if target.provenance != "measured":
+        return costs_of_networks(target, example, nets)
+    now, *costs = costs_of_networks(target, example, [net, *nets])
+    drift = {key: now[key] / figure for key, figure in cost.items() if figure and now.get(key)}
+    return [{key: value / drift.get(key, 1.0) for key, value in one.items()} for one in costs]
+
+
 def within_budget(
     target: Target, example: torch.Tensor, net: nn.Module, cost: Mapping[str, float],
     budget: Budget, nets: Sequence[nn.Module],
 ) -> list[bool]:  # fmt: skip
     """Tell of each network whether it is within the budget.
 
-    Where the target measures, speed drifts from session to session: bounds are then taken as
-    a share of the original, which is measured alongside.
-
     Args:
         target: The device.
         example: Input of all networks, ``(1, C, H, W)``.
         net: The original.
-        cost: Its cost when the budget was set.
+        cost: Its cost when the budget was set (:func:`costs_beside`).
         budget: In absolute figures.
         nets: To look at.
     """
-    drift = dict.fromkeys(budget.keys, 1.0)
-    if target.provenance == "measured":
-        now, *costs = costs_of_networks(target, example, [net, *nets])
-        drift = {key: now[key] / cost[key] for key in budget.keys}
-    else:
-        costs = costs_of_networks(target, example, nets)
     return [
-        all(one[key] <= limit * drift[key] for key, limit in budget.limits.items()) for one in costs
+        all(one[key] <= limit for key, limit in budget.limits.items())
+        for one in costs_beside(target, example, net, cost, nets)
     ]
 
 

@@ -26,7 +26,7 @@ from chipfit.rewrite.replay import replay
 from chipfit.rewrite.separate import Separate
 from chipfit.rewrite.swap import Swap
 from chipfit.space.blocks import KEEP, BlockChoice, BlockSpace, Operation
-from chipfit.space.replacements import Pool, choice_of
+from chipfit.space.replacements import Pool, choice_of, space_of
 from chipfit.space.replacements_places import find_places
 from chipfit.tasks.base import Task
 from chipfit.train.jobs import Bench
@@ -52,9 +52,8 @@ def replacements(problem: Problem, kinds: Sequence[str]) -> BlockSpace | None:
         apart = Separate.of(place.module, problem.net.get_submodule(place.module))
         if SEPARABLE in kinds and apart is not None:
             operations = (*operations, Operation(SEPARABLE, (apart,)))
-        if len(operations) > 1:
-            choices.append(BlockChoice(place.module, (place.module,), operations))
-    return BlockSpace(tuple(choices)) if choices else None
+        choices.append(BlockChoice(place.module, (place.module,), operations))
+    return space_of(choices)
 
 
 def solved_places(net: nn.Module, swaps: Sequence[Swap]) -> dict[str, str]:

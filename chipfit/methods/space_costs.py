@@ -136,15 +136,18 @@ class SpaceCosts:
             problem.seed,
         )  # fmt: skip
         self._vectorised[key] = vectorised
+
+        def priced(done: int, of: int) -> None:
+            problem.progress(f"priced {done} of {of} units")
+
         if isinstance(self.workload, SpaceWorkload) and self.workload.of_cells:
             rows = corner_rows([len(choice.options) for choice in self.space])
-            vectorised.fill(rows, problem.pool)
+            vectorised.fill(rows, problem.pool, priced)
 
         def cost(codes: Codes) -> Values:
             # Pricing may show that a layer depends on one more choice, which others lack prices of.
             while (absent := vectorised.missing(codes)).any():
-                problem.progress(f"pricing blocks for {int(absent.sum())} patterns")
-                vectorised.fill(codes[absent], problem.pool)
+                vectorised.fill(codes[absent], problem.pool, priced)
             return vectorised.cost(codes)
 
         return cost

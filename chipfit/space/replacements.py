@@ -9,7 +9,7 @@ holds up to 197 operations a layer; this one, and that blocks are found by thems
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,16 +162,20 @@ def replacement_space(
     Example:
         net.block_space = replacement_space(net, x, Pool(("skip", "conv", "separable")))
     """
-    places = find_places(net, example, blocks, keep)
-    choices = [choice_of(place, pool) for place in places]
-    found = tuple(choice for choice in choices if len(choice.operations) > 1)
-    if not found:
+    found = space_of(choice_of(place, pool) for place in find_places(net, example, blocks, keep))
+    if found is None:
         raise BadInput(
             "this network has no block that another could stand for",
             "a block maps one image (N, C, H, W) to one, at a stride of 1 or 2; name blocks with"
             " a pattern (blocks=layers.*), or narrow the network with netadapt",
         )
-    return BlockSpace(found)
+    return found
+
+
+def space_of(choices: Iterable[BlockChoice]) -> BlockSpace | None:
+    """Return the space of those choices that have more than one operation; ``None`` without any."""
+    found = tuple(choice for choice in choices if len(choice.operations) > 1)
+    return BlockSpace(found) if found else None
 
 
 def choice_of(place: Place, pool: Pool) -> BlockChoice:
