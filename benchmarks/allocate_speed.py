@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 import chipfit as cf
 from benchmarks.output import Report, command, parser, spread
+from chipfit.allocate.solve import Backend
 from chipfit.errors import InfeasibleBudget
 
 #: Shares of the way from the cheapest to the dearest choice at which budgets are set.
 SHARES = (0.1, 0.25, 0.5)
-SOLVERS = ("milp", "dynamic-programme", "greedy")
+SOLVERS: tuple[Backend, ...] = ("milp", "dynamic-programme", "greedy")
 FAMILIES = {
     "uncorrelated": "whole values and costs from 1 to 1000, independent",
     "weakly correlated": "value is the mean cost, off by up to 100 of 1000",
@@ -66,18 +67,20 @@ def solved(
     family: str, size: tuple[int, int, int], seeds: int, limit_s: float
 ) -> list[dict[str, object]]:
     """Return one row for each solver over all seeds and budgets."""
-    answers: dict[str, list[cf.allocate.Allocation | None]] = {solver: [] for solver in SOLVERS}
+    answers: dict[Backend, list[cf.allocate.Allocation | None]] = {solver: [] for solver in SOLVERS}
     for seed in range(seeds):
         value, cost = instance(family, *size, seed)
         for share in SHARES:
             for solver in SOLVERS:
+                budgets = budgets_of(cost, share)
                 try:
-                    found = cf.allocate.solve(
-                        value, cost, budgets_of(cost, share), backend=solver, time_limit_s=limit_s
+                    answers[solver].append(
+                        cf.allocate.solve(
+                            value, cost, budgets, backend=solver, time_limit_s=limit_s
+                        )
                     )
                 except InfeasibleBudget:
-                    found = None
-                answers[solver].append(found)
+                    answers[solver].append(None)
     best = [max((a.value for a in each if a), default=math.nan) for each in zip(*answers.values())]
     infeasible = sum(not any(each) for each in zip(*answers.values()))
     rows = []

@@ -30,7 +30,7 @@ from benchmarks.within import confirmed
 from chipfit.cli.console import Terminal
 from chipfit.errors import BadInput
 from chipfit.files import read_state
-from chipfit.rewrite import slice_channels
+from chipfit.rewrite.replay import replay
 from chipfit.train.jobs import Bench
 from chipfit.train.randomness import stream_seed
 from chipfit.train.recipe import Recipe
@@ -69,7 +69,7 @@ def contestants(run: FinishedRun, widths: bool) -> list[Contestant]:
     """
     member, terminal = run.member_at_budget(), Terminal()
     spent = run.images(member)
-    net = slice_channels(run.net, member.edits)
+    net = replay(run.net, member.edits)
     short = run.run.candidate_folder(member.id) / "short.safetensors"
     net.load_state_dict(read_state(short))
     long = long_recovery(run.recipe, run.run.config["recovery_epochs"])
@@ -79,7 +79,7 @@ def contestants(run: FinishedRun, widths: bool) -> list[Contestant]:
         "uniform widths": UniformWidths,
         "magnitude pruning": MagnitudePruning,
     }
-    plain = [("NetAdapt's widths", slice_channels(run.net, member.edits), member.id)]
+    plain = [("NetAdapt's widths", replay(run.net, member.edits), member.id)]
     plain = plain if widths else []
     for name, kind in kinds.items():
         ladder = kind(run.net, run.example, run.target.alignment, keep)

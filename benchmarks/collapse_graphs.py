@@ -83,6 +83,8 @@ class Functional(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(channels, channels, 3, 3) / (3 * channels**0.5))
+        self.mean: Tensor
+        self.variance: Tensor
         self.register_buffer("mean", torch.randn(channels) * 0.1)
         self.register_buffer("variance", torch.rand(channels) + 0.5)
 
@@ -112,10 +114,10 @@ class _Drawer:
         return nn.BatchNorm2d(channels, affine=self.random.random() < 0.8)
 
     def act(self) -> nn.Module:
-        made: Callable[[], nn.Module] = self.random.choice(
-            [nn.ReLU, nn.Hardswish, nn.GELU, lambda: nn.ReLU(inplace=True)]
-        )
-        return made()
+        makers: list[Callable[[], nn.Module]] = [
+            nn.ReLU, nn.Hardswish, nn.GELU, lambda: nn.ReLU(inplace=True),
+        ]  # fmt: skip
+        return self.random.choice(makers)()
 
     def width(self) -> int:
         return self.random.choice([2, 3, 4, 6, 8])

@@ -21,7 +21,7 @@ from chipfit.cost.predict import predict_many
 from chipfit.cost.table import CostTable
 from chipfit.graph.capture import trace
 from chipfit.graph.workload import Workload
-from chipfit.rewrite import slice_channels
+from chipfit.rewrite.replay import replay
 from chipfit.targets import Target
 from chipfit.targets.windows import single_units
 
@@ -70,7 +70,7 @@ def judge_variants(text: str, target: Target, table: CostTable, count: int) -> J
 def judge_run(run: FinishedRun) -> Judged:
     """Take what a run predicted for its members and what their files cost."""
     members = [c for c in run.run.candidates() if KEY in c.predicted and KEY in c.cost]
-    workloads = [trace(slice_channels(run.net, c.edits), run.example) for c in members]
+    workloads = [trace(replay(run.net, c.edits), run.example) for c in members]
     return Judged(
         f"members of {run.run.folder}", workloads, [c.cost[KEY] for c in members],
         [c.predicted[KEY] for c in members],

@@ -252,7 +252,9 @@ def allocations(subject: Subject, given: Any) -> list[Row]:
             asked.append((percent, f"random {number + 1}", row, None))
     jobs = [subject.job(row, given, True) for _, _, row, _ in asked]
     results = judge_all(subject.problem.pool, jobs, Terminal().progress)
-    prices = cost(np.array([row for _, _, row, _ in asked])) if asked else []
+    prices: Sequence[float] | Values = ()
+    if asked:
+        prices = cost(np.array([row for _, _, row, _ in asked]))
     return [
         {"budget %": percent, "way": way, "seed": subject.seed, "cost %": 100 * price / whole,
          "sum of scores": -total(values, row), **result, "solver s": seconds}

@@ -23,11 +23,12 @@ from chipfit.blackbox import (
     mnasnet_reward,
     search,
 )
+from chipfit.blackbox.front import Direction
 
 #: Exponents of the cost in the reward of a strategy with one objective: it is run once for each,
 #: the evaluations shared out, as one reward leads to one part of the front only.
 EXPONENTS = (0.0, -0.02, -0.07, -0.2, -0.5)
-DIRECTIONS = ("max", "min")
+DIRECTIONS: tuple[Direction, ...] = ("max", "min")
 Values = NDArray[np.float64]
 
 

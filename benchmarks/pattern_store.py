@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import nn
@@ -125,7 +126,7 @@ class PatternStore:
     def nn_mass(self, parts: Parts) -> float:
         """Return the NN-Mass of a pattern's network."""
         net = build_pattern(self.recipe, "relu6", parts).eval()
-        return nn_mass(trace(net, torch.zeros(self.recipe.input_shape)))  # type: ignore[arg-type]
+        return nn_mass(trace(net, torch.zeros(self.recipe.input_shape)))
 
     def _keep(self, key: str, compiled: Compiled) -> None:
         self._known[key] = asdict(compiled)
@@ -137,6 +138,6 @@ class PatternStore:
         write_bytes(self._path, (json.dumps(data) + "\n").encode())
 
     @staticmethod
-    def _restored(form: dict[str, object]) -> Compiled:
-        parts, charges = (tuple(form[key]) for key in ("parts", "charges"))  # type: ignore[arg-type]
-        return Compiled(**{**form, "parts": parts, "charges": charges})  # type: ignore[arg-type]
+    def _restored(form: dict[str, Any]) -> Compiled:
+        parts, charges = tuple(form["parts"]), tuple(form["charges"])
+        return Compiled(**{**form, "parts": parts, "charges": charges})

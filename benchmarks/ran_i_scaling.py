@@ -46,6 +46,7 @@ def facts(spec: str, size: int) -> Row:
     """Return what is known of a network of the zoo without running it."""
     import torch
 
+    net: Any
     with torch.device("meta"):
         net = create_net(spec, input_shape=(1, 3, size, size))
         workload = trace(net, torch.zeros(1, 3, size, size))

@@ -141,7 +141,7 @@ def forms(given: Any, count: int) -> dict[str, tuple[nn.Module, Step]]:
     batch = laid_out(images), torch.randint(10, (given.batch,))
     plain = Chain(given.channels, given.hidden, given.layers)
     space = space_of_widths(plain, given.channels, given.hidden, count)
-    found = {PLAIN: (plain, stepper(plain, [], batch))}
+    found: dict[str, tuple[nn.Module, Step]] = {PLAIN: (plain, stepper(plain, [], batch))}
     for name, relaxation in RELAXATIONS.items():
         supernet = Supernet(plain, space, seed=given.seed)
         found[name] = (supernet, _supernet_step(supernet, relaxation, batch))
@@ -153,13 +153,13 @@ def forms(given: Any, count: int) -> dict[str, tuple[nn.Module, Step]]:
         found[name] = (windowed, _supernet_step(windowed, GumbelSoftmax(), batch))
     for name, drawn in REFERENCES.items():
         net = Chain(given.channels, given.hidden, given.layers)
-        for choice in space:
-            blocks = [operation.swaps[0].build() for operation in choice.operations]
-            net.set_submodule(choice.name, Stacked(blocks, drawn))
+        for place in space:
+            blocks = [operation.swaps[0].build() for operation in place.operations]
+            net.set_submodule(place.name, Stacked(blocks, drawn))
         alphas = [p for n, p in net.named_parameters() if n.endswith("alpha")]
         found[name] = (net, stepper(net, alphas, batch))
-    for net, _ in found.values():  # as all training in the package is
-        net.to(memory_format=torch.channels_last)
+    for module, _ in found.values():  # as all training in the package is
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return found
 
 
@@ -167,7 +167,8 @@ def _supernet_step(
     supernet: Supernet, relaxation: Relaxation, batch: tuple[Tensor, Tensor]
 ) -> Step:
     noise = generator(0)
-    return stepper(
-        supernet, supernet.architecture_parameters(), batch,
-        lambda: supernet.draw(relaxation, 1.0, noise) and None,
-    )  # fmt: skip
+
+    def draw() -> None:
+        supernet.draw(relaxation, 1.0, noise)
+
+    return stepper(supernet, supernet.architecture_parameters(), batch, draw)

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,10 +125,10 @@ def rows_of(
     results: Mapping[Architecture, Mapping[str, Mapping[str, float]]],
     table: Mapping[Architecture, Accuracies], names: Sequence[str], accuracy: str,
     resamples: int, seed: int,
-) -> list[dict[str, object]]:  # fmt: skip
+) -> list[dict[str, Any]]:  # fmt: skip
     """Return one row per score, the one that orders best first; higher scores promise more."""
     truth = np.asarray([getattr(table[cell], accuracy) for cell in results])
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in names:
         values = np.asarray([result[name]["value"] for result in results.values()])
         rho, tau = with_intervals(values, truth, resamples, seed)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +19,7 @@ from chipfit.allocate.allocation import Allocation
 from chipfit.allocate.bound import unit_of
 from chipfit.allocate.coupled_moves import climb_coupled, repair_coupled
 from chipfit.allocate.coupled_problem import PAIRS, UNBUILDABLE, CoupledProblem, read_coupled
+from chipfit.allocate.knapsack import Figures
 from chipfit.allocate.solve import Backend, solve
 from chipfit.errors import BadInput, InfeasibleBudget
 
@@ -28,9 +28,9 @@ TRIES = 3
 
 
 def solve_coupled(
-    values: Sequence[Any],
+    values: Figures,
     cost_of: Callable[[NDArray[np.int64]], ArrayLike],
-    budgets: Sequence[float],
+    budgets: Figures,
     start: Sequence[int] | None = None,
     rounds: int = 8,
     *,

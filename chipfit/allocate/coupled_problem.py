@@ -7,12 +7,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from chipfit.allocate.allocation import Allocation
+from chipfit.allocate.knapsack import Figures
 from chipfit.errors import BadInput
 
 #: Choices that ``cost_of`` is asked about at once.
@@ -116,8 +116,8 @@ class CoupledProblem:
 
 
 def read_coupled(
-    values: Sequence[Any], cost_of: Callable[[NDArray[np.int64]], ArrayLike],
-    budgets: Sequence[float], maximum: Sequence[int], names: Sequence[str] | None, deadline: float,
+    values: Figures, cost_of: Callable[[NDArray[np.int64]], ArrayLike],
+    budgets: Figures, maximum: Sequence[int], names: Sequence[str] | None, deadline: float,
 ) -> CoupledProblem:  # fmt: skip
     """Check a problem with coupled costs.
 

@@ -7,25 +7,24 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from chipfit.allocate.allocation import Allocation
-from chipfit.allocate.knapsack import Knapsack, read_knapsack
+from chipfit.allocate.knapsack import Figures, Knapsack, read_knapsack
 from chipfit.allocate.solve import BACKENDS, Backend, answer
 from chipfit.errors import BadInput, InfeasibleBudget, UnknownName
 
 
 def solve_diverse(
-    values: Sequence[Any],
-    costs: Sequence[Sequence[Any]],
-    budgets: Sequence[float],
+    values: Figures,
+    costs: Figures,
+    budgets: Figures,
     count: int,
     overlap: float,
     *,
-    maxima: Sequence[Sequence[Any]] | None = None,
-    max_budgets: Sequence[float] | None = None,
+    maxima: Figures | None = None,
+    max_budgets: Figures | None = None,
     backend: Backend = "milp",
     time_limit_s: float = 10.0,
     names: Sequence[str] | None = None,

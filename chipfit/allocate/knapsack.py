@@ -17,6 +17,9 @@ from chipfit.errors import BadInput, InfeasibleBudget
 #: Slack that partial sums get, relative to the sizes summed; what is chosen is checked without.
 ROUNDING = 1e-12
 
+#: Sequences of numbers, or of such sequences; arrays, too.
+Figures = Sequence[Any] | NDArray[Any]
+
 
 @dataclass(frozen=True)
 class Knapsack:
@@ -126,11 +129,11 @@ class Knapsack:
 
 
 def read_knapsack(
-    values: Sequence[Any],
-    costs: Sequence[Sequence[Any]],
-    budgets: Sequence[float],
-    maxima: Sequence[Sequence[Any]] | None = None,
-    max_budgets: Sequence[float] | None = None,
+    values: Figures,
+    costs: Figures,
+    budgets: Figures,
+    maxima: Figures | None = None,
+    max_budgets: Figures | None = None,
     names: Sequence[str] | None = None,
 ) -> Knapsack:
     """Check a problem and write it as arrays.
@@ -148,7 +151,10 @@ def read_knapsack(
         empty = f"group {sizes.index(0)} has no options" if sizes else "there are no groups"
         raise BadInput(f"values: {empty}", "every group needs one option at least")
     cost, limits = _columns("costs", costs, budgets, sizes)
-    peaks, peak_limits = _columns("maxima", maxima or (), max_budgets or (), sizes)
+    peaks, peak_limits = _columns(
+        "maxima", () if maxima is None else maxima,
+        () if max_budgets is None else max_budgets, sizes,
+    )  # fmt: skip
     names = _names(names, len(limits), len(peak_limits))
     flat = np.concatenate(value)
     if np.isnan(flat).any() or np.isposinf(flat).any():
@@ -169,7 +175,7 @@ def read_knapsack(
 
 
 def _columns(
-    what: str, figures: Sequence[Sequence[Any]], limits: Sequence[float], sizes: list[int]
+    what: str, figures: Figures, limits: Figures, sizes: list[int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     budget_name = "budgets" if what == "costs" else "max_budgets"
     bounds = np.asarray(limits, dtype=np.float64).reshape(-1)

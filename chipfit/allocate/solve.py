@@ -14,7 +14,7 @@ from chipfit.allocate.allocation import Allocation
 from chipfit.allocate.brute_force import solve_brute_force
 from chipfit.allocate.dynamic_programme import solve_dynamic_programme
 from chipfit.allocate.greedy import solve_greedy
-from chipfit.allocate.knapsack import Knapsack, read_knapsack
+from chipfit.allocate.knapsack import Figures, Knapsack, read_knapsack
 from chipfit.allocate.milp import solve_milp
 from chipfit.errors import UnknownName
 
@@ -29,12 +29,12 @@ BACKENDS: dict[str, Callable[[Knapsack, float], tuple[NDArray[np.int64], float]]
 
 
 def solve(
-    values: Sequence[Any],
-    costs: Sequence[Sequence[Any]],
-    budgets: Sequence[float],
+    values: Figures,
+    costs: Figures,
+    budgets: Figures,
     *,
-    maxima: Sequence[Sequence[Any]] | None = None,
-    max_budgets: Sequence[float] | None = None,
+    maxima: Figures | None = None,
+    max_budgets: Figures | None = None,
     backend: Backend = "milp",
     time_limit_s: float = 10.0,
     names: Sequence[str] | None = None,

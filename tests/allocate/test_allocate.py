@@ -186,6 +186,14 @@ def test_huge_negative_values_do_not_spoil_the_arithmetic():
     assert cf.allocate.solve(penalised, cost, budget).choice == exact.choice
 
 
+def test_arrays_do_as_well_as_lists():
+    value, cost = np.array([[1.0, 3.0], [0.0, 2.0]]), np.array([[[1.0, 5.0], [1.0, 2.0]]])
+    bounds = {"maxima": np.array([[[9.0, 1.0], [1.0, 1.0]]]), "max_budgets": np.array([8.0])}
+    found = cf.allocate.solve(value, cost, np.array([7.0]), **bounds)
+    assert (found.choice, found.value) == ((1, 1), 5.0)
+    assert found.maximum == (1.0,)
+
+
 def test_an_infeasible_budget_names_the_cheapest_reachable_cost():
     values, costs = [[1.0, 2.0], [0.0, 3.0]], [[[2.5, 4], [1, 2]], [[10, 1], [10, 1]]]
     with pytest.raises(InfeasibleBudget, match=r"latency_ms: budget 3, cheapest reachable 3.5"):
