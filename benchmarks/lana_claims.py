@@ -15,197 +15,25 @@ from __future__ import annotations
 import os
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks.lana_judging import JudgeJob, judge_all, teacher_of
+from benchmarks.lana_choices import Values, drawn_rows, greedy_row, random_rows, total
+from benchmarks.lana_judging import judge_all
+from benchmarks.lana_subject import Subject, prepare
 from benchmarks.output import Report, command, parser, spread
 from benchmarks.ranking import kendall, spearman
 from chipfit.allocate import solve
 from chipfit.cli.console import Terminal
-from chipfit.cost.budget import Budget
-from chipfit.cost.table import CostTable
 from chipfit.errors import BadInput, InfeasibleBudget
-from chipfit.graph.capture import trace
-from chipfit.methods.base import Problem
-from chipfit.methods.lana import DISTILLATION, Lana
-from chipfit.methods.lana_learned import Learned
-from chipfit.methods.lana_plan import Plan, open_plan
-from chipfit.runs.candidate import ORIGINAL, Candidate
-from chipfit.runs.run import Run
-from chipfit.targets import Target, create
-from chipfit.tasks import Task, load_task
-from chipfit.train.jobs import Bench, training_lines
-from chipfit.train.loop import fit_model
+from chipfit.targets import create
+from chipfit.tasks import load_task
 from chipfit.train.randomness import stream_seed
-from chipfit.train.recovery import short_recovery
-from chipfit.workers import WorkerPool
 
-KINDS = ("skip", "separable", "conv", "grouped", "ghost", "bottleneck", "low-rank")
-#: Random networks cost at least this share of the budget, where there are such.
-FLOOR = 0.9
-#: Random architectures looked at for those within a budget; each may need further prices.
-DRAWN = 300
 Row = dict[str, Any]
-Values = NDArray[np.float64]
-Codes = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A trained teacher with its trained replacements.
-
-    Args:
-        seed: Of everything.
-        problem: Teacher, task, target and pool.
-        plan: What may be chosen, with prices.
-        learned: The replacements.
-        values: Scores for the solver.
-        errors: By choice, of each operation: relative squared error of its output.
-        key: Figure that is bounded.
-        folder: Where results are kept.
-    """
-
-    seed: int
-    problem: Problem
-    plan: Plan
-    learned: Learned
-    values: list[Values]
-    errors: list[Values]
-    key: str
-    folder: Path
-
-    def job(self, row: Sequence[int], given: Any, short: bool) -> JudgeJob:
-        """Return how a network is judged."""
-        recipe = short_recovery(self.problem.task.recipe, given.short_steps).replace(
-            distillation_weight=DISTILLATION
-        )
-        text = "-".join(map(str, row))
-        return JudgeJob(
-            self.learned.store, self.plan.costs.names(row), self.learned.halves,
-            given.score_images, recipe if short else None,
-            stream_seed(self.seed, "lana-claims"),
-            self.folder / f"judged{f'-{given.short_steps}' if short else ''}" / f"{text}.json",
-        )  # fmt: skip
-
-
-def prepare(task: Task, target: Target, given: Any, seed: int) -> Subject:
-    """Train teacher and replacements, or take them from the store."""
-    say = Terminal().progress
-    setting = f"{given.data}-{given.steps}-{given.distil_steps}-{target.name}-{given.key}"
-    folder = Path(given.store) / setting / f"{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    torch_seed(seed)
-    net = teacher_of(task)
-    fit_model(
-        net, task, task.recipe.replace(steps=given.steps), seed=seed,
-        checkpoint=folder / "teacher.safetensors",
-        on_progress=training_lines(f"teacher {seed}", say),
-    )  # fmt: skip
-    example = task.example_input()
-    cost = target.cost(trace(net, example)).total
-    problem = Problem(
-        net=net, example=example, task=task, target=target,
-        table=CostTable(Path(given.store) / "costs.sqlite"),
-        budget=Budget({given.key: cost[given.key]}),
-        original=Candidate(ORIGINAL, cost=dict(cost.values), provenance=cost.provenance),
-        pool=WorkerPool(given.workers, Bench(net, task), say), seed=seed, progress=say,
-    )  # fmt: skip
-    settings = {
-        **Lana.defaults, "kinds": KINDS, "kernels": (3,), "distil_steps": given.distil_steps,
-        "score_images": given.score_images,
-    }  # fmt: skip
-    plan = open_plan(problem, settings)
-    run = Run.open(folder / "run", {k: list(v) if isinstance(v, tuple) else v
-                                    for k, v in settings.items()})  # fmt: skip
-    learned = Learned(problem, run, settings, plan)
-    values = plan.values(learned.increases())
-    found = learned.errors()
-    errors = [np.array([found.get(c.name, {}).get(o.name, 0.0) for o in c.operations])
-              for c in plan.blocks]  # fmt: skip
-    run.close()
-    return Subject(seed, problem, plan, learned, values, errors, given.key, folder)
-
-
-def torch_seed(seed: int) -> None:
-    """Seed the weights that are drawn next."""
-    import torch
-
-    torch.manual_seed(stream_seed(seed, "lana-claims", "teacher"))
-
-
-def total(tables: Sequence[Values], row: Sequence[int]) -> float:
-    """Return the sum of what a row takes of every table."""
-    return float(sum(own[i] for own, i in zip(tables, row, strict=True)))
-
-
-def drawn_rows(values: Sequence[Values], count: int, seed: int) -> list[list[int]]:
-    """Return different random architectures, from one replaced block to all of them."""
-    rng = np.random.default_rng(seed)
-    found: dict[tuple[int, ...], None] = {}
-    for _ in range(100 * count):
-        replaced = rng.permutation(len(values))[: rng.integers(1, len(values) + 1)]
-        row = [0] * len(values)
-        for c in replaced:
-            options = np.flatnonzero(np.isfinite(values[c]))
-            row[c] = int(rng.choice(options))
-        if any(row):
-            found.setdefault(tuple(row))
-        if len(found) == count:
-            break
-    return [list(row) for row in found]
-
-
-def greedy_row(
-    cost: Callable[[Codes], Values], values: Sequence[Values], limit: float
-) -> list[int] | None:
-    """Replace one block after the other, the least rise of the loss for what it saves first.
-
-    Args:
-        cost: From architectures ``(N, blocks)`` to costs ``(N,)``.
-        values: Scores by block; ``-inf`` forbids an operation, index 0 keeps the block.
-        limit: Largest cost.
-
-    Returns:
-        The architecture, ``None`` where nothing more can be saved above the limit.
-    """
-    row = [0] * len(values)
-    while float(cost(np.array([row]))[0]) > limit:
-        now = float(cost(np.array([row]))[0])
-        moves = [
-            (c, int(i)) for c, own in enumerate(values) for i in np.flatnonzero(np.isfinite(own))
-            if i != row[c]
-        ]  # fmt: skip
-        codes = np.array([[*row[:c], i, *row[c + 1 :]] for c, i in moves])
-        saved = now - cost(codes)
-        rise = np.array([values[c][row[c]] - values[c][i] for c, i in moves])
-        useful = np.flatnonzero(saved > 1e-12)
-        if not len(useful):
-            return None
-        # What costs nothing in loss goes first, by how much it lowers it.
-        rate = np.where(rise > 0, rise / np.maximum(saved, 1e-12), rise)
-        best = min(useful, key=lambda m: (rate[m] > 0, rate[m], moves[m]))
-        row[moves[best][0]] = moves[best][1]
-    return row
-
-
-def random_rows(
-    cost: Callable[[Codes], Values], values: Sequence[Values], limit: float, count: int, seed: int
-) -> list[list[int]]:
-    """Return random architectures within a budget, those near it where there are enough."""
-    rng = np.random.default_rng(seed)
-    codes = np.stack(
-        [rng.choice(np.flatnonzero(np.isfinite(own)), DRAWN) for own in values], axis=1
-    )
-    costs = cost(codes)
-    near = codes[(costs <= limit) & (costs >= FLOOR * limit)]
-    rows = near if len(near) >= count else codes[costs <= limit]
-    return [list(map(int, row)) for row in rows[:count]]
 
 
 def correlation(subject: Subject, given: Any) -> Row:

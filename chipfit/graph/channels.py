@@ -5,7 +5,7 @@ The coupling is found on the operations of a real forward pass: labels of channe
 that the network's own views, shuffles, concatenations and products give them
 (:mod:`chipfit.graph.coupling`), so no rule about kinds of networks is needed. A group counts as
 free only after the network was narrowed for real and computed what the masked one computes
-(:mod:`chipfit.graph.coupling_trial`); every other is kept, frozen, with the reason.
+(:mod:`chipfit.graph.coupling_verified`); every other is kept, frozen, with the reason.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from chipfit.graph.coupling_groups import (
     kept_sides,
     widths_of_sides,
 )
-from chipfit.graph.coupling_trial import verified
+from chipfit.graph.coupling_verified import verified
 from chipfit.graph.run import unwrapped
 
 __all__ = [

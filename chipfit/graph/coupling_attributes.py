@@ -3,7 +3,7 @@
 
 ``x.reshape(b, n, self.heads, self.head_dim)`` needs another number once heads are gone. What may
 be such a number is found where the forward pass of a module meets an axis as long as one of its
-integer attributes; :mod:`chipfit.graph.coupling_trial` decides which are.
+integer attributes; :mod:`chipfit.graph.coupling_verified` decides which are.
 """
 
 from __future__ import annotations

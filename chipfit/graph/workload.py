@@ -116,7 +116,7 @@ class Workload:
         Reshapes are counted as views: their output shares the memory of their input.
         :func:`chipfit.graph.operator_order.best_order` finds the order in which it is least.
         """
-        from chipfit.graph.operator_order import peak_bytes
+        from chipfit.graph.memory_graph import peak_bytes
 
         return peak_bytes(self)
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from chipfit.errors import BadInput
-from chipfit.graph.operator_order import MemoryGraph, best_order, live_sets
+from chipfit.graph.memory_graph import MemoryGraph, live_sets
+from chipfit.graph.operator_order import best_order
 from chipfit.methods.mcu_shapes import Affine, Values
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from chipfit.cost.cost import Cost
 from chipfit.errors import UnsupportedOp
-from chipfit.graph.operator_order import MemoryGraph, memory_graph, ordered
+from chipfit.graph.memory_graph import MemoryGraph, memory_graph
+from chipfit.graph.operator_order import ordered
 from chipfit.graph.workload import Program, Workload
 from chipfit.registry import Registry
 from chipfit.targets.layer import LayerCost, NetworkCost, Refusal, RuntimeNode

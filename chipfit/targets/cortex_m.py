@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from chipfit.cost.cost import Cost
 from chipfit.errors import BadInput, UnsupportedOp
-from chipfit.graph.operator_order import MemoryGraph
+from chipfit.graph.memory_graph import MemoryGraph
 from chipfit.graph.workload import Program, Workload
 from chipfit.targets.base import (
     TARGETS,

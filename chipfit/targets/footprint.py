@@ -6,8 +6,9 @@ from __future__ import annotations
 import math
 
 from chipfit.errors import BadInput
+from chipfit.graph.memory_graph import memory_graph
 from chipfit.graph.op import Op
-from chipfit.graph.operator_order import best_order, memory_graph
+from chipfit.graph.operator_order import best_order
 from chipfit.graph.workload import Workload
 
 #: Bytes of one activation, and of one weight, by precision.

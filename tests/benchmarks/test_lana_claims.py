@@ -10,14 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT))
 
-from benchmarks.lana_claims import (  # noqa: E402
-    drawn_rows,
-    greedy_row,
-    main,
-    random_rows,
-    solver_row,
-    total,
-)
+from benchmarks.lana_choices import drawn_rows, greedy_row, random_rows, total  # noqa: E402
+from benchmarks.lana_claims import main, solver_row  # noqa: E402
 from benchmarks.run import QUICK  # noqa: E402
 from chipfit.allocate import brute_force  # noqa: E402
 

@@ -7,16 +7,9 @@ import pytest
 import torch
 
 import chipfit as cf
-from benchmarks.mcu_budgets import (
-    BOUNDS,
-    MAGNITUDE,
-    MCU,
-    UNIFORM,
-    GlobalMagnitude,
-    main,
-    residual_network,
-    table,
-)
+from benchmarks.mcu_budgets import main, table
+from benchmarks.mcu_contest import BOUNDS, MAGNITUDE, MCU, UNIFORM
+from benchmarks.mcu_widths import GlobalMagnitude, residual_network
 from chipfit.cost.budget import Budget
 from chipfit.graph.capture import trace
 

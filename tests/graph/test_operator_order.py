@@ -9,16 +9,9 @@ from torch import nn
 
 from chipfit.errors import BadInput
 from chipfit.graph.capture import trace
+from chipfit.graph.memory_graph import MemoryGraph, Step, live_sets, memory_graph, peak_bytes
 from chipfit.graph.op import make_op
-from chipfit.graph.operator_order import (
-    MemoryGraph,
-    Step,
-    best_order,
-    live_sets,
-    memory_graph,
-    ordered,
-    peak_bytes,
-)
+from chipfit.graph.operator_order import best_order, ordered
 from chipfit.graph.workload import Node, Workload
 
 

@@ -16,7 +16,7 @@ from chipfit.errors import BadInput, InfeasibleBudget
 from chipfit.export.tflite import calibrate, to_tflite
 from chipfit.graph.capture import capture, trace
 from chipfit.graph.channels import channel_groups
-from chipfit.graph.operator_order import peak_bytes
+from chipfit.graph.memory_graph import peak_bytes
 from chipfit.methods.base import METHODS, Problem
 from chipfit.methods.mcu_memory import WidthMemory
 from chipfit.methods.mcu_resources import McuResources

@@ -11,7 +11,7 @@ from chipfit.export.tflite import TFLiteFile, calibrate, synthetic_ranges, to_tf
 from chipfit.export.tflite import file as file_module
 from chipfit.export.tflite.order import memory_of
 from chipfit.graph.capture import capture, trace
-from chipfit.graph.operator_order import peak_bytes
+from chipfit.graph.memory_graph import peak_bytes
 from chipfit.targets.cortex_m_arena import measure_arena
 
 pytest.importorskip("tflite_micro")

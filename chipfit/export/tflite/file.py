@@ -23,7 +23,7 @@ from chipfit.export.tflite.order import reorder
 from chipfit.export.tflite.ranges import Ranges
 from chipfit.export.tflite.writer import write
 from chipfit.files import write_bytes
-from chipfit.graph.operator_order import MemoryGraph
+from chipfit.graph.memory_graph import MemoryGraph
 from chipfit.graph.workload import Node, Program, Workload
 
 #: Importing these fills the table of handlers.

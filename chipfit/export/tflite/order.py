@@ -8,7 +8,8 @@ import math
 import numpy as np
 
 from chipfit.export.tflite.ir import TFGraph, TFTensor
-from chipfit.graph.operator_order import MemoryGraph, Step, best_order
+from chipfit.graph.memory_graph import MemoryGraph, Step
+from chipfit.graph.operator_order import best_order
 
 #: tflite-micro starts every tensor of its arena at a multiple of so many bytes.
 ARENA_ALIGNMENT = 16
