@@ -3,7 +3,7 @@
 
 All groups are narrowed at once. Where that fails, attributes that may be sizes follow, and where
 that fails too, kinds of groups are looked at one by one (the groups of equal layers of repeated
-blocks are one kind).
+blocks are one kind). Groups that remain are tied where they share a number.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import nn
 
 from chipfit.graph.coupling_attributes import Candidates
 from chipfit.graph.coupling_groups import ChannelGroup, Member
+from chipfit.graph.coupling_ties import tied
 from chipfit.graph.coupling_trial import Trial
 
 #: Trials of one network; groups that are not verified by then are frozen.
@@ -41,9 +42,8 @@ def verified(
         return list(groups)
     trial = Trial(net, example, delicate)
     search = _Search(trial, found)
-    for group in search.settle(free):
-        search.done[group.name] = group
-    return [search.done.get(group.name, group) for group in groups]
+    done = {group.name: group for group in search.settle(free)}
+    return [done.get(g.name, g) for g in groups if g.frozen or g.name in done]
 
 
 class _Search:
@@ -51,7 +51,6 @@ class _Search:
 
     def __init__(self, trial: Trial, found: Mapping[str, Candidates]) -> None:
         self._trial, self._found = trial, found
-        self.done: dict[str, ChannelGroup] = {}
 
     def settle(self, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
         """Return the groups with their attributes, or frozen."""
@@ -69,7 +68,26 @@ class _Search:
         while good and (reason := self._trial.failure(good)):
             good, cut = self._joined(good, reason)
             bad += cut
-        return [*good, *bad]
+        return self._tied(good, bad)
+
+    def _tied(
+        self, good: Sequence[ChannelGroup], bad: Sequence[ChannelGroup]
+    ) -> list[ChannelGroup]:
+        """Return all groups; those of no use alone that share a number are one where that works."""
+        free, left = list(good), {group.name: group for group in bad}
+        names = dict.fromkeys(_plain(m) for g in bad for m in self._of(g).numbers)
+        for some in (*({name} for name in names), set(names)):
+            own = {
+                n: [m for m in self._of(g).numbers if _plain(m) in some] for n, g in left.items()
+            }
+            made_of = dict(tied(list(left.values()), own))
+            for kind in _kinds([*made_of]).values():
+                spent = self._trial.count >= 2 * TRIALS
+                if not spent and not self._trial.failure([*free, *kind]):
+                    free += kind
+                    for part in (part for whole in kind for part in made_of[whole]):
+                        del left[part]
+        return [*free, *left.values()]
 
     def _numbers(self, group: ChannelGroup) -> ChannelGroup:
         return replace(group, attributes=self._of(group).numbers)

@@ -136,6 +136,29 @@ class SeparateAttention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))
 
 
+class CascadedHeads(Net):
+    """Every head has a projection of its own and a quarter of the channels, and reads the last.
+
+    One number says how wide all of them are, as in EfficientViT's cascaded group attention.
+    """
+
+    def __init__(self):
+        super().__init__(24)
+        self.key_dim, self.value_dim = 4, 6
+        self.projections = nn.ModuleList(conv(6, 2 * 4 + 6, 1) for _ in range(4))
+        self.proj = conv(24, 24, 1)
+
+    def body(self, x):
+        part, found = 0.0, []
+        for own, projection in zip(x.chunk(4, 1), self.projections, strict=True):
+            y = projection(part + own)
+            q, k, v = y.split([self.key_dim, self.key_dim, self.value_dim], 1)
+            weights = (q.flatten(2).mT @ k.flatten(2)).softmax(-1)
+            part = (v.flatten(2) @ weights.mT).reshape(v.shape)
+            found.append(part)
+        return x + self.proj(torch.cat(found, 1))
+
+
 class ViT(nn.Module):
     shape = (2, 3, 8, 8)
 
@@ -310,7 +333,7 @@ NETWORKS = {
     "group_shuffle": GroupShuffle, "squeeze_excite": SqueezeExcite, "ghost": Ghost,
     "inception": Inception, "res2net": Res2Net, "gated": Gated, "group_norms": GroupNorms,
     "convnext_like": ConvNeXt, "multiplier": Multiplier, "rms_norm": Normed,
-    "unfolded": Unfolded, "upscaler": Upscaler,
+    "unfolded": Unfolded, "upscaler": Upscaler, "cascaded_heads": CascadedHeads,
     **{f"vit_{style}": lambda style=style: ViT(style)
        for style in ("packed", "einsum", "fused", "separate")},
     "tiny_mobilenet_v2": of_zoo("tiny_mobilenet_v2", input_shape=(1, 1, 8, 8)),

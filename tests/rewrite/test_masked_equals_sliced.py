@@ -90,3 +90,19 @@ def test_queries_and_keys_are_narrowed_together_and_values_alone():
     assert sorted(found, key=lambda v: (len(v[0]), v[1])) == [
         ({"attn.q", "attn.k"}, 2), ({"attn.v", "attn.out"}, 4), (everything, 4),
     ]  # fmt: skip
+
+
+def test_heads_with_one_number_for_all_are_narrowed_alike():
+    net, x = _built("cascaded_heads")
+    groups = {g.name: g for g in channel_groups(net, x)}
+    assert {name: g.channels for name, g in groups.items()} == {
+        "stem": 6, "projections.0": 4, "head": 5,
+    }  # fmt: skip
+    keys = groups["projections.0"]
+    assert keys.layers == [f"projections.{i}" for i in range(4)]
+    assert {a.side for a in keys.attributes} == {"attr:key_dim"}
+    assert {a.side for a in groups["stem"].attributes} == {"attr:value_dim"}
+    edits = edits_for([keys], {"projections.0": [0, 3, 2]}, side_sizes(net))
+    sliced = slice_channels(net, edits)
+    assert sliced.key_dim == 3
+    assert all(layer.out_channels == 2 * 3 + 6 for layer in sliced.projections)
