@@ -138,7 +138,9 @@ def split(flow: Flow, x: Axes, sizes: Any, dim: int = 0) -> list[Axes]:
             line = Axes((shape[dim],), [part.layers[dim]])
             flow.site(line, parts=(lengths, i))
         found.append(part)
-    flow.delicate = flow.delicate or bool(x.layers[dim])
+    if x.layers[dim]:  # a part may be given as the whole less the others
+        flow.site(Axes((x.shape[dim],), [x.layers[dim]]))
+        flow.delicate = True
     return found
 
 
@@ -161,7 +163,7 @@ def cut(
         _tied(flow, x, dim, size)
     found = _cut(x, flow.shape(), dim, slice(start, end, step))
     if x.layers[dim] and size < x.shape[dim]:
-        flow.site(found)
+        flow.site(found, Axes((x.shape[dim],), [x.layers[dim]]))
         flow.delicate = True
     return found
 

@@ -21,7 +21,7 @@ from chipfit.graph.coupling_ties import tied
 from chipfit.graph.coupling_trial import Trial
 
 #: Trials of one network; groups that are not verified by then are frozen.
-TRIALS = 60
+TRIALS = 120
 
 
 def verified(

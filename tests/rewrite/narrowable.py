@@ -159,6 +159,20 @@ class CascadedHeads(Net):
         return x + self.proj(torch.cat(found, 1))
 
 
+class Partial(Net):
+    """One part of the channels is worked on, the other is given as the whole less that."""
+
+    def __init__(self):
+        super().__init__(12)
+        self.dim, self.part = 12, 5
+        self.work, self.proj = conv(5, 5), conv(12, 12, 1)
+
+    def body(self, x):
+        one, two = x.split([self.part, self.dim - self.part], 1)
+        one = one + torch.relu(self.work(one))
+        return x + self.proj(torch.cat([one, two], 1))
+
+
 class ViT(nn.Module):
     shape = (2, 3, 8, 8)
 
@@ -334,6 +348,7 @@ NETWORKS = {
     "inception": Inception, "res2net": Res2Net, "gated": Gated, "group_norms": GroupNorms,
     "convnext_like": ConvNeXt, "multiplier": Multiplier, "rms_norm": Normed,
     "unfolded": Unfolded, "upscaler": Upscaler, "cascaded_heads": CascadedHeads,
+    "partial": Partial,
     **{f"vit_{style}": lambda style=style: ViT(style)
        for style in ("packed", "einsum", "fused", "separate")},
     "tiny_mobilenet_v2": of_zoo("tiny_mobilenet_v2", input_shape=(1, 1, 8, 8)),

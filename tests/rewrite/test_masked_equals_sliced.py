@@ -106,3 +106,15 @@ def test_heads_with_one_number_for_all_are_narrowed_alike():
     sliced = slice_channels(net, edits)
     assert sliced.key_dim == 3
     assert all(layer.out_channels == 2 * 3 + 6 for layer in sliced.projections)
+
+
+def test_a_part_that_is_given_as_the_rest_follows_the_whole():
+    net, x = _built("partial")
+    groups = {g.name: g for g in channel_groups(net, x)}
+    one, two = groups["stem"], groups["stem#2"]
+    assert [(g.channels, {a.side for a in g.attributes}) for g in (one, two)] == [
+        (5, {"attr:part", "attr:dim"}), (7, {"attr:dim"}),
+    ]  # fmt: skip
+    kept = {"stem": [0, 4], "stem#2": [1, 2, 3, 5]}
+    sliced = slice_channels(net, edits_for([one, two], kept, side_sizes(net)))
+    assert (sliced.dim, sliced.part, sliced.work.in_channels) == (6, 2, 2)
