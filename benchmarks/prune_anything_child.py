@@ -47,6 +47,11 @@ class Subject:
         self.macs = trace(self.net, self.input).macs
 
     @cached_property
+    def onnx(self) -> str:
+        """Why ONNX Runtime does not run the network, ``""`` where it does."""
+        return _onnx(self.net, self.input)
+
+    @cached_property
     def int8(self) -> str:
         """Why the network has no int8 TFLite file, ``""`` where it has one."""
         return _int8(self.net, self.input)
@@ -80,7 +85,7 @@ class Subject:
         answer |= _exports(self, net)
         answer["ok"] = bool(
             answer["runs"]
-            and answer["onnx"] == "yes"
+            and answer["onnx"] in ("yes", "not before")
             and answer["int8"] != "lost"
             and (answer["difference"] is None or answer["difference"] < SAME)
         )
@@ -195,20 +200,26 @@ def _outputs(result: Any) -> list[torch.Tensor]:
 
 def _exports(original: Subject, narrow: nn.Module) -> Answer:
     """Return whether ONNX Runtime runs the narrow network, and whether int8 is kept or lost."""
+    example = original.input
+    onnx = _onnx(narrow, example)
+    kept = "lost" if not original.int8 and _int8(narrow, example) else "yes"
+    return {
+        "onnx": ("not before" if original.onnx else onnx) if onnx else "yes",
+        "int8": "not before" if original.int8 else kept,
+    }
+
+
+def _onnx(net: nn.Module, example: torch.Tensor) -> str:
+    """Return why ONNX Runtime does not run the network, ``""`` where it does."""
     from chipfit.graph.capture import capture
     from chipfit.targets.ort_network import onnx_of
     from chipfit.targets.ort_session import open_run
 
-    answer: Answer = {}
-    example = original.input
     try:
-        open_run(onnx_of(capture(narrow, example)))()
-        answer["onnx"] = "yes"
+        open_run(onnx_of(capture(net, example)))()
     except Exception as error:
-        answer["onnx"] = f"{type(error).__name__}: {error}"[:160]
-    kept = "lost" if not original.int8 and _int8(narrow, example) else "yes"
-    answer["int8"] = "not before" if original.int8 else kept
-    return answer
+        return f"{type(error).__name__}: {error}"[:160]
+    return ""
 
 
 def _int8(net: nn.Module, example: torch.Tensor) -> str:

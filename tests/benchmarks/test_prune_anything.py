@@ -47,13 +47,31 @@ def test_the_command_prints_what_is_stored(answered, tmp_path, capsys):
 
 
 def test_reasons_are_counted():
-    bad = {"way": "chipfit", "reason": "why"}
+    fails = (
+        "BadInput: Net fails on an input of shape (1, 3, 8, 8): shape '[1, {}]' is wrong (give the"
+    )
+    bad = {"way": "chipfit"}
     rows = [
-        {"model": "a", **bad},
-        {"model": "b", **bad},
-        {"model": "c", "way": "chipfit", "runs": True, "onnx": "no such operator"},
-        {"model": "d", "way": "chipfit", "ok": True},
+        {"model": "a", "reason": fails.format(2), **bad},
+        {"model": "b", "reason": fails.format(30), **bad},
+        {"model": "c", "runs": True, "onnx": "no such operator", **bad},
+        {"model": "d", "ok": True, **bad},
+        {"model": "e", "reason": "takes over 9 s", "cut": True, **bad},
+        {"model": "f", "runs": True, "onnx": "not before", "int8": "lost", **bad},
     ]
     assert [(row["reason"], row["models"]) for row in failures(rows)] == [
-        ("why", 2), ("ONNX: no such operator", 1),
+        ("narrowed, it fails: shape '[N, N]' is wrong", 2), ("ONNX: no such operator", 1),
+        ("takes over 9 s", 1), ("int8 TFLite is lost", 1),
     ]  # fmt: skip
+
+
+def test_what_the_original_has_not_is_not_asked_for():
+    row = {"model": "a", "share": 0.7, "runs": True, "difference": 0.0, "int8": "yes"}
+    rows = [
+        {**row, "way": way, "onnx": onnx, "ok": True}
+        for way in ("chipfit", "Torch-Pruning") for onnx in ("yes", "not before")
+    ]  # fmt: skip
+    line = summary(rows)[0]
+    assert line["ONNX, of those before"] == "1 of 1"
+    assert line["int8 TFLite, of those before"] == "2 of 2"
+    assert line["all of it"] == 2
