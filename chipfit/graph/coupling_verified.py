@@ -11,13 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from chipfit.graph.coupling_attributes import Candidates
 from chipfit.graph.coupling_groups import ChannelGroup, Member
-from chipfit.graph.coupling_ties import tied
+from chipfit.graph.coupling_ties import Tied, bundled, tied
 from chipfit.graph.coupling_trial import Trial
 
 #: Trials of one network; groups that are not verified by then are frozen.
@@ -73,14 +74,26 @@ class _Search:
     def _tied(
         self, good: Sequence[ChannelGroup], bad: Sequence[ChannelGroup]
     ) -> list[ChannelGroup]:
-        """Return all groups; those of no use alone that share a number are one where that works."""
+        """Return all groups; of those of no use alone, several are one where that works."""
         free, left = list(good), {group.name: group for group in bad}
         names = dict.fromkeys(_plain(m) for g in bad for m in self._of(g).numbers)
-        for some in (*({name} for name in names), set(names)):
+        switches = {_plain(m) for g in bad for m in self._of(g).switches}
+        alone = [{name} for name in names] if len(names) > 1 else []  # two may have one value
+        ways: list[tuple[Callable[..., list[Tied]], set[str]]] = [
+            *((tied, some) for some in (*alone, set(names))),
+            *(
+                (partial(bundled, fine=fine), some)
+                for fine in (True, False)
+                for own in (set(names), set[str](), *alone)
+                for some in ((own, own | switches) if switches else (own,))
+            ),
+        ]
+        for way, some in ways:
             own = {
-                n: [m for m in self._of(g).numbers if _plain(m) in some] for n, g in left.items()
+                name: [m for m in self._all(group) if _plain(m) in some]
+                for name, group in left.items()
             }
-            made_of = dict(tied(list(left.values()), own))
+            made_of = dict(way(list(left.values()), own))
             for kind in _kinds([*made_of]).values():
                 spent = self._trial.count >= 2 * TRIALS
                 if not spent and not self._trial.failure([*free, *kind]):
@@ -93,8 +106,11 @@ class _Search:
         return replace(group, attributes=self._of(group).numbers)
 
     def _everything(self, group: ChannelGroup) -> ChannelGroup:
+        return replace(group, attributes=self._all(group))
+
+    def _all(self, group: ChannelGroup) -> tuple[Member, ...]:
         own = self._of(group)
-        return replace(group, attributes=(*own.numbers, *own.switches))
+        return (*own.numbers, *own.switches)
 
     def _of(self, group: ChannelGroup) -> Candidates:
         return self._found.get(group.name, Candidates())

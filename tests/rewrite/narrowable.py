@@ -118,6 +118,30 @@ class Attention(nn.Module):
         return self.proj(y.flatten(2))
 
 
+class ClassicAttention(nn.Module):
+    """Takes the width of its heads from what it reads, so that they go with the network's."""
+
+    def __init__(self, dim, heads, fused):
+        super().__init__()
+        self.num_heads, self.head_dim, self.fused_attn = heads, dim // heads, fused
+        self.scale = self.head_dim**-0.5
+        self.q, self.kv, self.proj = (
+            nn.Linear(dim, dim),
+            nn.Linear(dim, 2 * dim),
+            nn.Linear(dim, dim),
+        )
+
+    def forward(self, x):
+        b, n, c = x.shape
+        q = self.q(x).reshape(b, n, self.num_heads, c // self.num_heads).transpose(1, 2)
+        kv = self.kv(x).reshape(b, n, 2, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        if self.fused_attn:
+            y = F.scaled_dot_product_attention(q, kv[0], kv[1])
+        else:
+            y = (q @ kv[0].transpose(-2, -1) * self.scale).softmax(-1) @ kv[1]
+        return self.proj(y.transpose(1, 2).reshape(b, n, c))
+
+
 class SeparateAttention(nn.Module):
     """Queries and keys of another width than values."""
 
@@ -182,7 +206,10 @@ class ViT(nn.Module):
         self.patch, self.cls = nn.Conv2d(3, dim, 4, 4), nn.Parameter(torch.randn(1, 1, dim))
         self.pos = nn.Parameter(torch.randn(1, 5, dim))
         separate = style == "separate"
-        self.attn = SeparateAttention(dim, 4) if separate else Attention(dim, 4, style)
+        if style in ("classic", "classic_fused"):
+            self.attn = ClassicAttention(dim, 2, style == "classic_fused")
+        else:
+            self.attn = SeparateAttention(dim, 4) if separate else Attention(dim, 4, style)
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
         self.gain = nn.Parameter(torch.rand(dim))
         self.mlp = nn.Sequential(nn.Linear(dim, 24), nn.GELU(), nn.Linear(24, dim))

@@ -2,7 +2,7 @@ import random
 
 import pytest
 import torch
-from narrowable import NETWORKS
+from narrowable import NETWORKS, ViT
 from torch import nn
 
 from chipfit.graph.channels import channel_groups
@@ -19,7 +19,10 @@ LARGE = {"resnet18": 2, "ghostnet": 4, "convnext_tiny": 1}
 
 def _built(name):
     torch.manual_seed(0)
-    net = NETWORKS[name]().eval()
+    return _stirred(NETWORKS[name]().eval())
+
+
+def _stirred(net):
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_()
@@ -118,3 +121,18 @@ def test_a_part_that_is_given_as_the_rest_follows_the_whole():
     kept = {"stem": [0, 4], "stem#2": [1, 2, 3, 5]}
     sliced = slice_channels(net, edits_for([one, two], kept, side_sizes(net)))
     assert (sliced.dim, sliced.part, sliced.work.in_channels) == (6, 2, 2)
+
+
+@pytest.mark.parametrize("style", ["classic", "classic_fused"])
+def test_heads_as_wide_as_the_network_lose_dimensions_with_it(style):
+    net, x = _stirred(ViT(style).eval())
+    groups = {g.name: g for g in channel_groups(net, x)}
+    assert {name: (g.channels, bool(g.frozen)) for name, g in groups.items()} == {
+        "patch": (8, False), "attn.q": (2, True), "mlp.0": (24, False), "head": (5, True),
+    }  # fmt: skip
+    whole = groups["patch"]
+    assert {"patch", "attn.q", "attn.kv", "attn.proj", "mlp.2"} <= set(whole.layers)
+    assert ("off:fused_attn" in {a.side for a in whole.attributes}) == (style == "classic_fused")
+    _, sliced = _same(net, x, [*groups.values()], {"patch": [0, 1, 3], "mlp.0": [5, 6, 7, 20]})
+    assert (sliced.patch.out_channels, sliced.attn.head_dim) == (2 * 3, 3)
+    assert sliced.attn.fused_attn is False
