@@ -88,6 +88,7 @@ class _Search:
                 for some in ((own, own | switches) if switches else (own,))
             ),
         ]
+        tried: set[tuple[ChannelGroup, ...]] = set()
         for way, some in ways:
             own = {
                 name: [m for m in self._all(group) if _plain(m) in some]
@@ -95,8 +96,10 @@ class _Search:
             }
             made_of = dict(way(list(left.values()), own))
             for kind in _kinds([*made_of]).values():
-                spent = self._trial.count >= 2 * TRIALS
-                if not spent and not self._trial.failure([*free, *kind]):
+                if self._trial.count >= 2 * TRIALS or tuple(kind) in tried:
+                    continue
+                tried.add(tuple(kind))
+                if not self._trial.failure([*free, *kind]):
                     free += kind
                     for part in (part for whole in kind for part in made_of[whole]):
                         del left[part]
