@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -75,13 +76,22 @@ def _normalise_over(module: nn.Module, stay: Sequence[int], size: int) -> None:
 
 
 class _OverKept(nn.Module):
-    """Mixed into a module whose statistics go over the channels that stay."""
+    """Mixed into a module whose statistics go over the channels that stay.
+
+    Those of layers inside with parameters of their own are theirs: another axis of theirs may be as
+    long.
+    """
 
     _kept_channels: torch.Tensor
     _all_channels: int
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with _Kept(self._kept_channels, self._all_channels):
+        with _Kept(self._kept_channels, self._all_channels) as mode, ExitStack() as hooks:
+            for child in self.children():
+                if next(child.parameters(), None) is not None:
+                    hooks.enter_context(child.register_forward_pre_hook(mode.pause))
+                    after = child.register_forward_hook(mode.go_on, always_call=True)
+                    hooks.enter_context(after)
             return super().forward(*args, **kwargs)
 
 
@@ -90,12 +100,22 @@ class _Kept(TorchDispatchMode):
 
     def __init__(self, kept: torch.Tensor, size: int) -> None:
         super().__init__()
-        self.kept, self.size = kept, size
+        self.kept, self.size, self.paused = kept, size, 0
+
+    def pause(self, *_: Any) -> None:
+        """Leave statistics alone; calls are counted."""
+        self.paused += 1
+
+    def go_on(self, *_: Any) -> None:
+        """Undo one :meth:`pause`."""
+        self.paused -= 1
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self.paused:
+            return func(*args, **kwargs)
         name = func.overloadpacket.__name__
         if name == "native_layer_norm" and list(args[1]) == [self.size]:
             x, _, weight, bias, eps = args

@@ -52,6 +52,20 @@ class DenseNet(Net):
         return self.squeeze(x)
 
 
+class DenseScaled(Net):
+    """Its own scale is as long as another axis that a layer inside normalises over."""
+
+    def __init__(self):
+        super().__init__(6)
+        self.gamma, self.inner = nn.Parameter(torch.rand(6) + 0.5), nn.LayerNorm(6)
+        self.a, self.b = conv(6, 6), conv(12, 6, 1)
+
+    def body(self, x):
+        y = self.inner(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        y = self.gamma[:, None, None] * self.a(y)
+        return torch.relu(self.b(torch.cat([x, y], 1)))
+
+
 class ResNeXt(Net):
     def __init__(self):
         super().__init__(16)
@@ -375,7 +389,7 @@ NETWORKS = {
     "inception": Inception, "res2net": Res2Net, "gated": Gated, "group_norms": GroupNorms,
     "convnext_like": ConvNeXt, "multiplier": Multiplier, "rms_norm": Normed,
     "unfolded": Unfolded, "upscaler": Upscaler, "cascaded_heads": CascadedHeads,
-    "partial": Partial,
+    "partial": Partial, "dense_scaled": DenseScaled,
     **{f"vit_{style}": lambda style=style: ViT(style)
        for style in ("packed", "einsum", "fused", "separate")},
     "tiny_mobilenet_v2": of_zoo("tiny_mobilenet_v2", input_shape=(1, 1, 8, 8)),
