@@ -111,6 +111,10 @@ class _Search:
     def _everything(self, group: ChannelGroup) -> ChannelGroup:
         return replace(group, attributes=self._all(group))
 
+    def _switched(self, group: ChannelGroup) -> ChannelGroup:
+        own = dict.fromkeys((*group.attributes, *self._of(group).switches))
+        return replace(group, attributes=tuple(own))
+
     def _all(self, group: ChannelGroup) -> tuple[Member, ...]:
         own = self._of(group)
         return (*own.numbers, *own.switches)
@@ -174,6 +178,11 @@ class _Search:
         for kind in _kinds(groups).values():
             spent = self._trial.count >= 2 * TRIALS
             failure = reason if spent else self._trial.failure([*good, *kind])
+            if failure and not spent:  # alone, a softmax may be too sure for its scale to matter
+                switched = [self._switched(group) for group in kind]
+                if switched != list(kind) and not self._trial.failure([*good, *switched]):
+                    good += switched
+                    continue
             if failure:
                 bad += [replace(group, frozen=failure, attributes=()) for group in kind]
             else:
