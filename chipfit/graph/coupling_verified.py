@@ -3,7 +3,7 @@
 
 All groups are narrowed at once. Where that fails, attributes that may be sizes follow, and where
 that fails too, kinds of groups are looked at one by one (the groups of equal layers of repeated
-blocks are one kind). Groups that remain are tied where they share a number.
+blocks are one kind). Groups that remain are tied (:mod:`chipfit.graph.coupling_ties`).
 """
 
 from __future__ import annotations
