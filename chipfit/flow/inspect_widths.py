@@ -17,6 +17,7 @@ from chipfit.flow.inspect_costs import Deadline
 from chipfit.graph.channels import ChannelGroup
 from chipfit.graph.resize import Unresizable, resize
 from chipfit.graph.workload import Workload
+from chipfit.space.widths import width_step
 from chipfit.targets.base import Target, Unit
 from chipfit.targets.measured import MeasuredTarget
 from chipfit.workers import WorkerPool
@@ -170,7 +171,7 @@ def _plan(
     sizes: Mapping[tuple[str, str], int], target: Target,
 ) -> WidthPlan:  # fmt: skip
     points = MEASURED_POINTS if target.provenance == "measured" else POINTS
-    widths = sample_widths(group.channels, target.alignment, points)
+    widths = sample_widths(group.channels, width_step(group, target.alignment), points)
     whole = len(known) == len(workload)
     variants = {width: _at(workload, group, width, sizes) for width in widths}
     if not whole:
@@ -208,22 +209,24 @@ def misaligned(
 ) -> list[dict[str, Any]]:
     """Return the widths that the target dislikes, with the nearest better ones.
 
-    A width is disliked where it is no multiple of ``alignment``, or where its curve tells that a
-    wider layer is cheaper.
+    A width is disliked where its layers are no multiple of ``alignment``, or where its curve tells
+    that a wider layer is cheaper.
 
     Returns:
-        Per width ``name``, ``channels``, ``alignment``, ``reason``, ``frozen`` and ``better``:
-        widths with ``latency_ms_change``, the difference to the present latency, or ``None``.
+        Per width ``name``, ``channels``, ``alignment`` (in channels of the group), ``reason``,
+        ``frozen`` and ``better``: widths with ``latency_ms_change``, the difference to the present
+        latency, or ``None``.
     """
     by_name = {curve.layer: curve for curve in curves}
     found = []
     for group in groups:
         curve = by_name.get(group.name)
         now_ms = curve.at(group.channels) if curve else None
-        lower = group.channels // alignment * alignment
-        better = [width for width in (lower, lower + alignment) if width > 0]
-        reason = f"not a multiple of {alignment}"
-        if group.channels % alignment == 0:
+        step = width_step(group, alignment)
+        lower = group.channels // step * step
+        better = [width for width in (lower, lower + step) if width > 0]
+        reason = f"not a multiple of {step}"
+        if group.channels % step == 0:
             better = []
             if curve is not None and now_ms is not None:
                 better = [
@@ -234,7 +237,7 @@ def misaligned(
             reason = "a wider layer costs less"
         if better:
             found.append({
-                "name": group.name, "channels": group.channels, "alignment": alignment,
+                "name": group.name, "channels": group.channels, "alignment": step,
                 "reason": reason, "frozen": group.frozen or None,
                 "better": [{"channels": width, "latency_ms_change": _change(curve, width, now_ms)}
                            for width in better],

@@ -10,7 +10,9 @@ import chipfit as cf
 from chipfit.cost.cost import Cost
 from chipfit.errors import BadInput
 from chipfit.flow.inspect_layers import counted_layers, inspect_layers
+from chipfit.flow.inspect_widths import misaligned
 from chipfit.graph import trace
+from chipfit.graph.channels import ChannelGroup, Member
 from chipfit.targets.analytic import Analytic
 from chipfit.targets.base import LayerCost, NetworkCost, Roofline
 
@@ -201,6 +203,13 @@ def test_a_wider_layer_that_costs_less_is_told():
     item = next(i for i in cf.inspect(net, (1, 3, 4, 4), Odd()).misaligned if i["name"] == "0")
     assert item["reason"] == "a wider layer costs less"
     assert item["better"] == [{"channels": 24, "latency_ms_change": -1.0}]
+
+
+def test_heads_that_are_multiples_by_themselves_are_not_disliked():
+    index = tuple(tuple(range(16 * head, 16 * head + 16)) for head in range(3))
+    heads = ChannelGroup("qkv", 3, (Member("qkv", "out", index),))
+    odd = ChannelGroup("odd", 3, (Member("odd", "out", ((0,), (1,), (2,))),))
+    assert [item["name"] for item in misaligned([heads, odd], [], 8)] == ["odd"]
 
 
 def test_no_time_means_no_curves_but_all_else():
